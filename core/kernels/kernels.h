@@ -1,0 +1,113 @@
+/* The kernel table: plain function pointers on plain arrays, no graph, no files. Sets are listed best first by the
+ * build (kernel_sets.inc); select.c fills a table from the sets this CPU can run, op by op, scalar last.
+ *
+ * Exactness (all sets equal scalar bit for bit): integer sums may be taken in any order; float reductions are never
+ * vectorized: lanes run over outputs, channels, keys' scores or pixels, k ascends, multiply then add, no FMA.
+ *
+ * Tiles: 16 outputs (BB_TILE) by up to 8 pixels (BB_TILE_PIXELS). A pixel's input is given by one pointer per kernel
+ * tap, so no im2col copy exists; taps that fall outside the picture point to a padding row. */
+#ifndef BB_KERNELS_KERNELS_H
+#define BB_KERNELS_KERNELS_H
+
+#include "base/compiler.h"
+
+#define BB_TILE 16
+#define BB_TILE_PIXELS 8
+#define BB_K_BLOCK 8 /* input channels per bit-plane block */
+
+/* Activation codes of one segment: for every pixel and channel
+ *   v = x·m[c];  v = v > −z ? v : −z;  v = v < levels−z ? v : levels−z;  a = round_half_even(v) + z
+ * and zeros in a's channels `channels` .. round_up(channels, 8)−1. */
+typedef struct bb_quantize_args {
+    uint8_t *a;       /* [pixels] rows a_stride bytes apart */
+    const float *x;   /* [pixels] rows x_stride floats apart */
+    const float *m;   /* [channels] = inv_s / δ */
+    size_t pixels, channels, a_stride, x_stride;
+    uint32_t zero, levels; /* z; 2^A − 1 */
+} bb_quantize_args;
+
+/* Bit planes of a tile to integer weights w = offset + Σ_p multiplier[p]·bit_p (fits int8 by the file's checks). */
+typedef struct bb_expand_args {
+    int8_t *w;               /* [k_blocks·4][BB_TILE][2]: pairs of successive k, so one i16 pair dot takes two */
+    const uint8_t *planes;   /* [k_blocks][n_planes][BB_TILE] bytes: bit i of byte j is k = 8·block + i of output j */
+    const int16_t *multiplier; /* [n_planes][BB_TILE] */
+    const int16_t *offset;     /* [BB_TILE] */
+    size_t k_blocks, n_planes;
+} bb_expand_args;
+
+/* acc[p][j] = Σ_tap Σ_c a·w, exact in int32 (the reader bounds K). */
+typedef struct bb_dot_args {
+    int32_t *acc;               /* [pixels][BB_TILE], overwritten */
+    const uint8_t *const *rows; /* [pixels][taps]: codes of the pixel under that tap, 8-byte multiples readable */
+    const int8_t *w;            /* [taps] blocks tap_stride bytes apart, each [channels/2][BB_TILE][2] */
+    size_t pixels;              /* 1..BB_TILE_PIXELS */
+    size_t taps, channels;      /* channels: multiple of 8 */
+    size_t tap_stride;          /* bytes between the taps of w */
+    size_t a_first;             /* first channel inside a row (segment start) */
+} bb_dot_args;
+
+/* y[p][j] = (Σ_g f32(acc[g][p][j] − zsum[g][j])·e[g][j], g ascending) + bias[j] */
+typedef struct bb_dequantize_args {
+    float *y;               /* [pixels][BB_TILE] */
+    const int32_t *acc;     /* [segments][BB_TILE_PIXELS][BB_TILE] */
+    const int32_t *zsum;    /* [segments][BB_TILE] = z_g · Σ_k w */
+    const float *e;         /* [segments][BB_TILE] = f32(δ_g · Δ) */
+    const float *bias;      /* [BB_TILE] */
+    size_t pixels, segments;
+} bb_dequantize_args;
+
+/* y[p][j] = bias[j] + Σ_tap Σ_c x·w: starts at 0, products added in (tap, c) order, bias added last. */
+typedef struct bb_conv_f32_args {
+    float *y;                  /* [pixels][BB_TILE] */
+    const float *const *rows;  /* [pixels][taps] */
+    const float *w;            /* [taps·channels] rows of BB_TILE floats, w_stride floats apart */
+    const float *bias;         /* [BB_TILE] */
+    size_t pixels, taps, channels, w_stride;
+} bb_conv_f32_args;
+
+/* One item. Per channel: sums over runs of 64 pixels, run sums added in order; then the group's channels in order;
+ * mean; the same again for (x−mean)²; rstd = 1/√(var + eps); y = ((x − mean)·rstd)·scale + shift. */
+typedef struct bb_group_norm_args {
+    float *y;             /* [pixels][c], may be x */
+    const float *x;       /* [pixels][c] */
+    const float *scale, *shift; /* [c] */
+    float *scratch;       /* [4·c] */
+    size_t pixels, c, groups;
+    float eps;
+} bb_group_norm_args;
+
+/* One item and head, queries first_query .. first_query+queries−1. For key tiles of 64 in order: scores
+ * s = (Σ_d q·k, d ascending)·scale; m' = max(m, s in key order); r = exp(m − m'); l = l·r, o = o·r; then in key
+ * order p = exp(s − m'), l += p, o += p·v. At the end o / l. (First tile: m = −inf, so r = 0 on zeros.) */
+typedef struct bb_attention_args {
+    float *o;                /* [queries total] rows o_stride floats apart */
+    const float *q, *k, *v;  /* rows q_stride / kv_stride floats apart; already offset to the head */
+    float *scratch;          /* BB_ATTENTION_SCRATCH(d) floats */
+    size_t first_query, queries, keys, d;
+    size_t o_stride, q_stride, kv_stride;
+    float scale;
+} bb_attention_args;
+#define BB_ATTENTION_KEYS 64
+#define BB_ATTENTION_QUERIES 16 /* work item of the walker; a set may go one by one */
+#define BB_ATTENTION_SCRATCH(d) ((size_t)BB_ATTENTION_KEYS * (d) + (size_t)BB_ATTENTION_QUERIES * ((d) + 2) + 2 * BB_ATTENTION_KEYS)
+
+#define BB_OP(name, args) typedef void bb_##name##_fn args;
+#include "kernels/ops.inc"
+#undef BB_OP
+
+typedef struct bb_kernels {
+    const char *isa; /* of the best set in the table: "scalar", "x86_avx2", "x86_avx512", "wasm_simd128" */
+    uint32_t needs;  /* BB_CPU_* bits */
+#define BB_OP(name, args) bb_##name##_fn *name;
+#include "kernels/ops.inc"
+#undef BB_OP
+} bb_kernels;
+
+/* What a CPU can do. The wasm ones are properties of the module. */
+enum { BB_CPU_AVX2 = 1, BB_CPU_AVX512 = 2, BB_CPU_WASM_SIMD128 = 4, BB_CPU_ALL = -1 };
+uint32_t bb_cpu_features(void); /* cpu_*.c, chosen by the build */
+
+/* Fills out from the sets whose needs are all in cpu (a mask, for tests and --cpu). */
+void bb_kernels_select(bb_kernels *out, uint32_t cpu);
+
+#endif

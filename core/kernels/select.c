@@ -1,0 +1,24 @@
+#include "kernels/kernels.h"
+
+#include "kernel_sets.inc" /* written by CMake: BB_SETS(X), best first, scalar last */
+
+#define X(isa) extern const bb_kernels bb_kernels_##isa;
+BB_SETS(X)
+#undef X
+
+#define X(isa) &bb_kernels_##isa,
+static const bb_kernels *const sets[] = {BB_SETS(X)};
+#undef X
+
+void bb_kernels_select(bb_kernels *out, uint32_t cpu)
+{
+    *out = (bb_kernels){0};
+    for (size_t i = 0; i < BB_COUNT(sets); i++) {
+        if (sets[i]->needs & ~cpu) continue;
+        if (!out->isa) out->isa = sets[i]->isa;
+        out->needs |= sets[i]->needs;
+#define BB_OP(name, args) if (!out->name) out->name = sets[i]->name;
+#include "kernels/ops.inc"
+#undef BB_OP
+    }
+}

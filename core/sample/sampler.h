@@ -1,0 +1,73 @@
+/* Noise schedules and samplers: pure functions on arrays, one file each (ddim.c, ddpm.c). The model file carries
+ * alphas_cumprod itself, so nothing here knows how betas were made (tools/import/scheduler.c does). */
+#ifndef BB_SAMPLE_SAMPLER_H
+#define BB_SAMPLE_SAMPLER_H
+
+#include "base/status.h"
+
+typedef enum bb_prediction { BB_PREDICT_EPSILON, BB_PREDICT_V, BB_PREDICT_SAMPLE } bb_prediction;
+typedef enum bb_spacing { BB_SPACING_LEADING, BB_SPACING_TRAILING, BB_SPACING_LINSPACE } bb_spacing;
+typedef enum bb_variance {
+    BB_VARIANCE_FIXED_SMALL, BB_VARIANCE_FIXED_SMALL_LOG, BB_VARIANCE_FIXED_LARGE, BB_VARIANCE_FIXED_LARGE_LOG,
+    BB_VARIANCE_LEARNED, BB_VARIANCE_LEARNED_RANGE
+} bb_variance;
+
+/* A model's scheduler configuration, as diffusers names it. */
+typedef struct bb_schedule {
+    const float *alphas_cumprod; /* [train_steps] */
+    uint32_t train_steps;
+    uint32_t sampler;            /* bb_sampler of the model's own scheduler class: DDIM or DDPM */
+    uint32_t prediction, spacing, variance; /* enums above; variance is DDPM's */
+    int32_t steps_offset;
+    bool set_alpha_to_one, clip_sample, thresholding;
+    float clip_sample_range, dynamic_thresholding_ratio, sample_max_value;
+} bb_schedule;
+
+#define BB_MAX_STEPS 1000u
+
+/* A run of S steps: which timesteps, with which options. Plain data, lives in the session. */
+typedef struct bb_sampler_plan {
+    uint32_t sampler;     /* DDIM or DDPM, resolved */
+    uint32_t steps;       /* S */
+    bool custom;          /* timesteps were given by the caller */
+    float eta;            /* DDIM */
+    bool use_clipped_model_output; /* DDIM */
+    int32_t timesteps[BB_MAX_STEPS]; /* noisiest first */
+} bb_sampler_plan;
+
+/* Fills timesteps for S steps with the schedule's spacing. BB_ERR_STEPS unless 1 ≤ S ≤ min(train_steps, BB_MAX_STEPS).
+ * sampler BB_SAMPLER_DEFAULT takes the schedule's own. Bit-equal to diffusers 0.27.2 set_timesteps. */
+bb_status bb_sampler_plan_init(bb_sampler_plan *plan, const bb_schedule *sched, uint32_t sampler, uint32_t steps,
+                               float eta, bb_error *err);
+/* The same with given timesteps (strictly decreasing, DDPM). */
+bb_status bb_sampler_plan_custom(bb_sampler_plan *plan, const bb_schedule *sched, uint32_t sampler,
+                                 const int32_t *timesteps, uint32_t steps, bb_error *err);
+
+/* One picture (thresholding is per picture). Layout [pixels][channels], model output [pixels][out_channels] where
+ * out_channels = 2·channels for learned variances (the second half is the variance), channels otherwise. */
+typedef struct bb_sampler_io {
+    float *x;                  /* in: x_t, out: x of the next step */
+    const float *model_output; /* the guided prediction */
+    const float *noise;        /* standard normals, or NULL where bb_sampler_needs_noise says none */
+    float *pred_x0;            /* out, may be NULL */
+    float *scratch;            /* [pixels·channels], used by thresholding only */
+    size_t pixels;
+    uint32_t channels, out_channels;
+} bb_sampler_io;
+
+bool bb_sampler_needs_noise(const bb_sampler_plan *plan, uint32_t step);
+/* Step number `step` (0 = noisiest) of the plan. */
+void bb_sampler_step(const bb_sampler_plan *plan, const bb_schedule *sched, uint32_t step, const bb_sampler_io *io);
+void bb_ddim_step(const bb_sampler_plan *plan, const bb_schedule *sched, uint32_t step, const bb_sampler_io *io);
+void bb_ddpm_step(const bb_sampler_plan *plan, const bb_schedule *sched, uint32_t step, const bb_sampler_io *io);
+
+/* x0 from x_t and the model output by prediction type, then thresholding or clipping as the schedule says;
+ * sqrt_alpha = √ᾱ_t, sqrt_beta = √(1−ᾱ_t). Shared by the samplers. eps (may be NULL) gets the implied ε. */
+void bb_predict_x0(const bb_schedule *sched, double sqrt_alpha, double sqrt_beta, const bb_sampler_io *io, float *x0,
+                   float *eps);
+
+/* ε = ε_null + g·(ε_label − ε_null), n values; out may be either input. DESIGN order of operations: one
+ * subtraction, one multiplication, one addition, in f32. */
+void bb_guide(float *out, const float *eps_null, const float *eps_label, float g, size_t n);
+
+#endif

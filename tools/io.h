@@ -1,0 +1,27 @@
+/* Files for the tools: reading whole files, and writing so that nothing half-written is ever seen. */
+#ifndef BB_TOOLS_IO_H
+#define BB_TOOLS_IO_H
+
+#include "base/status.h"
+
+typedef struct bb_file {
+    const uint8_t *data; /* 64-byte aligned, read-only */
+    size_t size;
+    void *map;           /* private */
+} bb_file;
+
+/* Maps a regular file. Errors (BB_ERR_ARGUMENT) name the path and the system's reason. */
+bb_status bb_file_open(bb_file *f, const char *path, bb_error *err);
+void bb_file_close(bb_file *f);
+bool bb_path_exists(const char *path);
+bool bb_path_is_dir(const char *path);
+
+/* dir + "/" + name into out; false if it does not fit. */
+bool bb_path_join(char *out, size_t size, const char *dir, const char *name);
+
+/* Writes path.tmp.PID, flushes, renames over path; removes the temporary on failure, and on SIGINT/SIGTERM
+ * (io.c keeps its name in a static for the handler that cli.c installs: bb_io_cleanup is async-signal-safe). */
+bb_status bb_file_write(const char *path, const void *data, size_t n, bb_error *err);
+void bb_io_cleanup(void);
+
+#endif
