@@ -124,12 +124,12 @@ const char *bb_op_name(uint32_t kind);                       /* "conv2d"; "?" if
 /* For messages: the op's path, or its kind if it has none. */
 const char *bb_op_label(const bb_graph *g, const bb_op *op);
 
-/* Checks every id, kind, attribute, weight shape and rate of untrusted words; afterwards the graph is trusted. */
+/* Checks every id, kind, attribute, weight shape and rate of untrusted words; afterwards the graph is trusted,
+ * but for the shapes of values, which bb_graph_shapes infers and checks for given sizes. */
 bb_status bb_graph_check(const bb_graph *g, bb_error *err);
 
 /* Shapes of all values for the given symbols: shapes[n_values]. BB_ERR_SIZE names the op whose inputs do not
- * fit together, or a value of more than 2^28 elements. The graph must have passed bb_graph_check, except that
- * check itself calls this with nominal sizes. */
+ * fit together, or a value of more than 2^28 elements. The graph must have passed bb_graph_check. */
 bb_status bb_graph_shapes(const bb_graph *g, const bb_bindings *bind, bb_shape *shapes, bb_error *err);
 
 /* Channel segments of a value: the parts of the CONCAT it comes from, seen through GROUP_NORM, SILU, AFFINE,
