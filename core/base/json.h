@@ -19,8 +19,9 @@ typedef struct bb_json {
 /* Bytes of token memory that always suffice for n bytes of text. */
 BB_INLINE size_t bb_json_scratch(size_t n) { return (n / 2 + 2) * sizeof(bb_json_token); }
 
-/* Parses the whole text (trailing white space allowed). Token 0 is the root. Refuses what is not strict JSON in
- * structure, nesting deeper than 32, more than 2^30 bytes. False: not JSON, or scratch too small. */
+/* Parses the whole text (white space around it allowed). Token 0 is the root, an object or an array. Refuses all that
+ * is not RFC 8259 (UTF-8 included), nesting deeper than 32, more than 2^30 bytes. False: not JSON, or scratch too
+ * small. out borrows text and scratch. */
 bool bb_json_parse(bb_json *out, const char *text, size_t n, void *scratch, size_t scratch_bytes);
 
 bool bb_json_is_object(const bb_json *j, uint32_t tok);
@@ -40,7 +41,8 @@ bool bb_json_equals(const bb_json *j, uint32_t tok, const char *s);    /* string
 bool bb_json_bool(const bb_json *j, uint32_t tok, bool *out);
 bool bb_json_u64(const bb_json *j, uint32_t tok, uint64_t *out);       /* digits only, no overflow */
 bool bb_json_i64(const bb_json *j, uint32_t tok, int64_t *out);
-/* Unescapes (\\uXXXX to UTF-8) into out, NUL-terminated, cut at a character boundary if too long. False if no string. */
+/* Unescapes (\\uXXXX to UTF-8) into out, NUL-terminated, cut at a character boundary if too long. Escaped U+0000 and
+ * lone surrogates become U+FFFD. False if no string. */
 bool bb_json_string(const bb_json *j, uint32_t tok, char *out, size_t size);
 /* The token's raw text, not terminated; for numbers in tools (strtod). NULL if none. */
 const char *bb_json_raw(const bb_json *j, uint32_t tok, size_t *n);
