@@ -19,7 +19,7 @@
  *   v = x·m[c];  v = v > −z ? v : −z;  v = v < levels−z ? v : levels−z;  a = round_half_even(v) + z
  * and zeros in a's channels `channels` .. round_up(channels, 8)−1. */
 typedef struct bb_quantize_args {
-    uint8_t *a;       /* [pixels] rows a_stride bytes apart */
+    uint8_t *a;       /* [pixels] rows a_stride bytes apart, round_up(channels, 8) writable */
     const float *x;   /* [pixels] rows x_stride floats apart */
     const float *m;   /* [channels] = inv_s / δ */
     size_t pixels, channels, a_stride, x_stride;
@@ -46,7 +46,7 @@ typedef struct bb_dot_args {
     size_t a_first;             /* first channel inside a row (segment start) */
 } bb_dot_args;
 
-/* y[p][j] = (Σ_g f32(acc[g][p][j] − zsum[g][j])·e[g][j], g ascending) + bias[j] */
+/* y[p][j] = (Σ_g f32(acc[g][p][j] − zsum[g][j])·e[g][j], from 0, g ascending) + bias[j] */
 typedef struct bb_dequantize_args {
     float *y;               /* [pixels][BB_TILE] */
     const int32_t *acc;     /* [segments][BB_TILE_PIXELS][BB_TILE] */
@@ -65,8 +65,10 @@ typedef struct bb_conv_f32_args {
     size_t pixels, taps, channels, w_stride;
 } bb_conv_f32_args;
 
-/* One item. Per channel: sums over runs of 64 pixels, run sums added in order; then the group's channels in order;
- * mean; the same again for (x−mean)²; rstd = 1/√(var + eps); y = ((x − mean)·rstd)·scale + shift. */
+/* One item. Per channel: sums (from 0) over runs of 64 pixels, run sums added in order; then the group's channels in
+ * order; mean = sum / f32(count); the same again for (x−mean)²; rstd = 1/√(var + eps);
+ * y = ((x − mean)·rstd)·scale + shift. */
+#define BB_NORM_RUN 64
 typedef struct bb_group_norm_args {
     float *y;             /* [pixels][c], may be x */
     const float *x;       /* [pixels][c] */
@@ -78,7 +80,9 @@ typedef struct bb_group_norm_args {
 
 /* One item and head, queries first_query .. first_query+queries−1. For key tiles of 64 in order: scores
  * s = (Σ_d q·k, d ascending)·scale; m' = max(m, s in key order); r = exp(m − m'); l = l·r, o = o·r; then in key
- * order p = exp(s − m'), l += p, o += p·v. At the end o / l. (First tile: m = −inf, so r = 0 on zeros.) */
+ * order p = exp(s − m'), l += p, o += p·v. At the end o / l. m starts at the lowest finite float and l, o at 0, so
+ * the first tile's r scales zeros and no (−inf) − (−inf) can arise; a NaN score never becomes m'. Sums start at 0;
+ * `v > m ? v : m` is the max. */
 typedef struct bb_attention_args {
     float *o;                /* [queries total] rows o_stride floats apart */
     const float *q, *k, *v;  /* rows q_stride / kv_stride floats apart; already offset to the head */
@@ -88,9 +92,19 @@ typedef struct bb_attention_args {
     float scale;
 } bb_attention_args;
 #define BB_ATTENTION_KEYS 64
+#define BB_ATTENTION_LOWEST (-3.402823466e+38f)
 #define BB_ATTENTION_QUERIES 16 /* work item of the walker; a set may go one by one */
 #define BB_ATTENTION_SCRATCH(d) ((size_t)BB_ATTENTION_KEYS * (d) + (size_t)BB_ATTENTION_QUERIES * ((d) + 2) + 2 * BB_ATTENTION_KEYS)
 
+/* The remaining ops, y may be x (or a, or b):
+ *   silu          y = x / (1 + exp(−x))
+ *   add           y = a + b
+ *   add_channels  y[p][c] = a[p][c] + b[c]
+ *   modulate      y[p][c] = x[p][c]·(1 + scale[c]) + shift[c]
+ *   affine        y = x·mul + add
+ *   f16_to_f32    exact
+ * All floats and int32 arrays are aligned to 4 bytes only; nothing outside the stated sizes is read or written. A
+ * NaN result is a NaN in every set, but its sign and payload bits may differ. */
 #define BB_OP(name, args) typedef void bb_##name##_fn args;
 #include "kernels/ops.inc"
 #undef BB_OP

@@ -1,0 +1,68 @@
+/* Scalar kernels of the quantized layers: the meaning of the integer contract (quantize, expand, dot, dequantize).
+ * Loops run over the 16 outputs innermost, so a compiler may vectorize them without changing a bit. */
+#include "base/mathf.h"
+
+#define BB_ISA scalar
+#include "kernels/set.h"
+
+void BB_FN(quantize)(const bb_quantize_args *a)
+{
+    const int32_t zero = (int32_t)a->zero;
+    const float low = -(float)zero, high = (float)((int32_t)a->levels - zero);
+    for (size_t p = 0; p < a->pixels; p++) {
+        uint8_t *code = a->a + p * a->a_stride;
+        const float *x = a->x + p * a->x_stride;
+        for (size_t c = 0; c < a->channels; c++) {
+            float v = x[c] * a->m[c];
+            v = v > low ? v : low; /* NaN is not greater: it becomes −z, code 0 */
+            v = v < high ? v : high;
+            code[c] = (uint8_t)((int32_t)bb_round_even(v) + zero);
+        }
+        for (size_t c = a->channels; c < bb_align_up(a->channels, BB_K_BLOCK); c++) code[c] = 0;
+    }
+}
+
+void BB_FN(expand_tile)(const bb_expand_args *a)
+{
+    for (size_t block = 0; block < a->k_blocks; block++) {
+        const uint8_t *planes = a->planes + block * a->n_planes * BB_TILE;
+        for (size_t bit = 0; bit < BB_K_BLOCK; bit++) {
+            int8_t *w = a->w + ((block * BB_K_BLOCK + bit) / 2 * BB_TILE) * 2 + bit % 2;
+            for (size_t j = 0; j < BB_TILE; j++) {
+                int32_t sum = a->offset[j];
+                for (size_t p = 0; p < a->n_planes; p++)
+                    sum += a->multiplier[p * BB_TILE + j] * (planes[p * BB_TILE + j] >> bit & 1);
+                w[j * 2] = (int8_t)sum;
+            }
+        }
+    }
+}
+
+void BB_FN(dot_tile)(const bb_dot_args *a)
+{
+    for (size_t p = 0; p < a->pixels; p++) {
+        int32_t acc[BB_TILE] = {0};
+        for (size_t tap = 0; tap < a->taps; tap++) {
+            const uint8_t *x = a->rows[p * a->taps + tap] + a->a_first;
+            const int8_t *w = a->w + tap * a->tap_stride;
+            for (size_t c = 0; c < a->channels; c += 2, w += BB_TILE * 2)
+                for (size_t j = 0; j < BB_TILE; j++)
+                    acc[j] += w[j * 2] * x[c] + w[j * 2 + 1] * x[c + 1];
+        }
+        memcpy(a->acc + p * BB_TILE, acc, sizeof acc);
+    }
+}
+
+void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
+{
+    for (size_t p = 0; p < a->pixels; p++) {
+        for (size_t j = 0; j < BB_TILE; j++) {
+            float sum = 0;
+            for (size_t g = 0; g < a->segments; g++) {
+                int32_t acc = a->acc[(g * BB_TILE_PIXELS + p) * BB_TILE + j] - a->zsum[g * BB_TILE + j];
+                sum = sum + (float)acc * a->e[g * BB_TILE + j];
+            }
+            a->y[p * BB_TILE + j] = sum + a->bias[j];
+        }
+    }
+}
