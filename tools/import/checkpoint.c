@@ -1,0 +1,194 @@
+/* See checkpoint.h. */
+#include "import/checkpoint.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char weights_name[] = "diffusion_pytorch_model.safetensors";
+
+static bb_status join(char *out, const char *dir, const char *name, bb_error *err)
+{
+    if (bb_path_join(out, BB_PATH_MAX, dir, name)) return BB_OK;
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s/%s: the path is too long", dir, name);
+}
+
+/* Like join, but "" if there is no such file. */
+static bb_status join_if_there(char *out, const char *dir, const char *name, bb_error *err)
+{
+    BB_TRY(join(out, dir, name, err));
+    if (!bb_path_exists(out)) *out = 0;
+    return BB_OK;
+}
+
+/* The last component of the folder's path, for the metadata: never more, paths are nobody's business. */
+static void set_source(bb_checkpoint *ck, const char *path)
+{
+    char *real = realpath(path, NULL);
+    const char *full = real ? real : path, *slash = strrchr(full, '/');
+    bb_format(ck->source, sizeof ck->source, "%s", slash && slash[1] ? slash + 1 : full);
+    free(real);
+}
+
+/* "license: X" between the "---" lines that open a model card. */
+static bb_status read_licence(bb_checkpoint *ck, const char *root, bb_error *err)
+{
+    char path[BB_PATH_MAX], line[256];
+    BB_TRY(join(path, root, "README.md", err));
+    FILE *f = fopen(path, "r");
+    if (!f) return BB_OK;
+    bool inside = fgets(line, sizeof line, f) && !strncmp(line, "---", 3);
+    while (inside && fgets(line, sizeof line, f) && strncmp(line, "---", 3) != 0) {
+        if (strncmp(line, "license:", 8) != 0) continue;
+        char *value = line + 8 + strspn(line + 8, " \t\"'");
+        value[strcspn(value, " \t\r\n\"'")] = 0;
+        bb_format(ck->licence, sizeof ck->licence, "%s", value);
+    }
+    fclose(f);
+    return BB_OK;
+}
+
+/* A pipeline must have a unet; what else it has (decoder, text encoder) would be left out, so it is refused. */
+static bb_status check_pipeline(const char *path, bb_error *err)
+{
+    bb_json_file index;
+    BB_TRY(bb_json_file_open(&index, path, err));
+    const bb_json *j = &index.json;
+    bb_status status = BB_OK;
+    bool unet = false;
+    for (uint32_t key = bb_json_first(j, 0); key != BB_JSON_NONE && status >= 0; key = bb_json_next(j, key)) {
+        char name[96] = "?", class_name[96] = "?";
+        uint32_t value = bb_json_value(j, key), entry = bb_json_element(j, value, 1);
+        bb_json_string(j, key, name, sizeof name);
+        if (name[0] == '_' || !bb_json_is_array(j, value) || bb_json_is_null(j, entry)) continue;
+        bb_json_string(j, entry, class_name, sizeof class_name);
+        if (!strcmp(name, "unet")) unet = true;
+        else if (strcmp(name, "scheduler") != 0) {
+            status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: component %s (%s) is not supported; "
+                             "supported: unet (UNet2DModel), scheduler", path, name, class_name);
+        }
+    }
+    bb_json_file_close(&index);
+    if (status >= 0 && !unet) {
+        status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: the pipeline has no unet; supported: UNet2DModel", path);
+    }
+    return status;
+}
+
+static bb_status find_files(bb_checkpoint *ck, const char *path, bb_error *err)
+{
+    char index[BB_PATH_MAX], unet[BB_PATH_MAX], scheduler[BB_PATH_MAX];
+    if (!bb_path_exists(path)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: no such folder", path);
+    if (!bb_path_is_dir(path)) {
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: not a folder; name the folder that holds model_index.json or config.json",
+                       path);
+    }
+    BB_TRY(join(index, path, "model_index.json", err));
+    BB_TRY(join(unet, path, "unet", err));
+    BB_TRY(join(scheduler, path, "scheduler", err));
+    bool pipeline = bb_path_exists(index);
+    if (pipeline) BB_TRY(check_pipeline(index, err));
+    const char *component = pipeline ? unet : path;
+    if (!bb_path_is_dir(component)) {
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: no such folder, but model_index.json names it", component);
+    }
+    BB_TRY(join(ck->config_path, component, "config.json", err));
+    BB_TRY(join(ck->weights_path, component, weights_name, err));
+    BB_TRY(join_if_there(ck->labels_path, path, "labels.json", err));
+    BB_TRY(join_if_there(ck->scheduler_path, pipeline ? scheduler : path, "scheduler_config.json", err));
+    if (!bb_path_exists(ck->config_path)) {
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: neither model_index.json nor config.json here; not a diffusers checkpoint",
+                       component);
+    }
+    if (!bb_path_exists(ck->weights_path)) {
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: no such file; save the weights as one safetensors file "
+                       "(save_pretrained with safe_serialization=True)", ck->weights_path);
+    }
+    return BB_OK;
+}
+
+bb_status bb_checkpoint_open(bb_checkpoint *ck, const char *path, bb_error *err)
+{
+    *ck = (bb_checkpoint){0};
+    BB_TRY(find_files(ck, path, err));
+    set_source(ck, path);
+    BB_TRY(read_licence(ck, path, err));
+    BB_TRY(bb_json_file_open(&ck->config, ck->config_path, err));
+    const bb_json *j = &ck->config.json;
+    bb_status status = BB_OK;
+    if (!bb_json_string(j, bb_json_member(j, 0, "_class_name"), ck->class_name, sizeof ck->class_name)) {
+        status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: has no _class_name; not a diffusers component", ck->config_path);
+    } else {
+        status = bb_safetensors_open(&ck->weights, ck->weights_path, err);
+    }
+    if (status >= 0 && !(ck->used = calloc(ck->weights.n + 1, sizeof *ck->used))) {
+        status = bb_fail(err, BB_ERR_SPACE, "out of memory");
+    }
+    if (status < 0) bb_checkpoint_close(ck);
+    return status;
+}
+
+void bb_checkpoint_close(bb_checkpoint *ck)
+{
+    bb_json_file_close(&ck->config);
+    bb_safetensors_close(&ck->weights);
+    free(ck->used);
+    ck->used = NULL;
+}
+
+/* Published checkpoints from before diffusers 0.18 use the old attention names. */
+static const bb_st_tensor *find(const bb_checkpoint *ck, const char *name)
+{
+    static const struct { const char *now, *old; } renamed[] = {
+        {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."},
+    };
+    const bb_st_tensor *t = bb_safetensors_find(&ck->weights, name);
+    for (size_t i = 0; !t && i < BB_COUNT(renamed); i++) {
+        char old[512];
+        const char *at = strstr(name, renamed[i].now);
+        if (!at) continue;
+        snprintf(old, sizeof old, "%.*s%s%s", (int)(at - name), name, renamed[i].old, at + strlen(renamed[i].now));
+        t = bb_safetensors_find(&ck->weights, old);
+    }
+    return t;
+}
+
+bb_status bb_checkpoint_tensor(bb_checkpoint *ck, const char *name, const uint32_t *shape, uint32_t rank,
+                               const bb_st_tensor **out, bb_error *err)
+{
+    const bb_st_tensor *t = find(ck, name);
+    if (!t) {
+        return bb_fail(err, BB_ERR_CORRUPT, "%s: tensor %s is missing; the weights do not belong to %s", ck->weights_path,
+                       name, ck->config_path);
+    }
+    uint64_t expected[4] = {0};
+    bool same = t->rank == rank;
+    for (uint32_t i = 0; i < rank; i++) {
+        expected[i] = shape[i];
+        same = same && t->shape[i] == shape[i];
+    }
+    if (!same) {
+        char have[192], want[96];
+        bb_st_shape_text(have, sizeof have, t->shape, t->rank);
+        bb_st_shape_text(want, sizeof want, expected, rank);
+        return bb_fail(err, BB_ERR_CORRUPT, "%s: tensor %s has shape %s, but config.json asks for %s", ck->weights_path,
+                       t->name, have, want);
+    }
+    if (t->dtype > BB_ST_BF16) {
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor %s is %s; weights must be F32, F16 or BF16", ck->weights_path,
+                       t->name, bb_st_dtype_name(t->dtype));
+    }
+    ck->used[t - ck->weights.tensors] = true;
+    *out = t;
+    return BB_OK;
+}
+
+bb_status bb_checkpoint_finish(const bb_checkpoint *ck, bb_error *err)
+{
+    for (size_t i = 0; i < ck->weights.n; i++) {
+        if (ck->used[i]) continue;
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor %s has no place in the %s that config.json describes",
+                       ck->weights_path, ck->weights.tensors[i].name, ck->class_name);
+    }
+    return BB_OK;
+}

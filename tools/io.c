@@ -1,0 +1,101 @@
+/* Whole files in and out, POSIX. Reading maps; writing goes through a temporary that is renamed at the end. */
+#include "io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* The temporary being written. The flag is set only while the name is complete, so that a signal handler may
+ * remove it at any time. */
+static char temporary[4096 + 32];
+static volatile sig_atomic_t temporary_live;
+
+bb_status bb_file_open(bb_file *f, const char *path, bb_error *err)
+{
+    *f = (bb_file){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot open: %s", path, strerror(errno));
+    struct stat st;
+    bb_status status = BB_OK;
+    if (fstat(fd, &st)) {
+        status = bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot read: %s", path, strerror(errno));
+    } else if (!S_ISREG(st.st_mode)) {
+        status = bb_fail(err, BB_ERR_ARGUMENT, "%s: not a regular file", path);
+    } else if (st.st_size > 0) { /* an empty file cannot be mapped and needs no map */
+        void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (map == MAP_FAILED) {
+            status = bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot read: %s", path, strerror(errno));
+        } else {
+            *f = (bb_file){.data = map, .size = (size_t)st.st_size, .map = map};
+        }
+    }
+    close(fd);
+    return status;
+}
+
+void bb_file_close(bb_file *f)
+{
+    if (f->map) munmap(f->map, f->size);
+    *f = (bb_file){0};
+}
+
+bool bb_path_exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+bool bb_path_is_dir(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool bb_path_join(char *out, size_t size, const char *dir, const char *name)
+{
+    size_t n = strlen(dir);
+    const char *slash = n && dir[n - 1] == '/' ? "" : "/";
+    int length = snprintf(out, size, "%s%s%s", dir, slash, name);
+    return length >= 0 && (size_t)length < size;
+}
+
+static bool write_all(int fd, const uint8_t *p, size_t n)
+{
+    while (n) {
+        ssize_t done = write(fd, p, n < (1u << 30) ? n : (1u << 30));
+        if (done < 0 && errno == EINTR) continue;
+        if (done <= 0) return false;
+        p += done;
+        n -= (size_t)done;
+    }
+    return true;
+}
+
+bb_status bb_file_write(const char *path, const void *data, size_t n, bb_error *err)
+{
+    int length = snprintf(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid());
+    if (length < 0 || (size_t)length >= sizeof temporary) {
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: the path is too long", path);
+    }
+    if (bb_path_is_dir(path)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: is a folder; name a file", path);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) return bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot write: %s", path, strerror(errno));
+    temporary_live = 1;
+    bool ok = write_all(fd, data, n) && fsync(fd) == 0;
+    int reason = errno;
+    if (close(fd) && ok) ok = false, reason = errno;
+    if (ok && rename(temporary, path)) ok = false, reason = errno;
+    if (!ok) unlink(temporary);
+    temporary_live = 0;
+    return ok ? BB_OK : bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot write: %s", path, strerror(reason));
+}
+
+void bb_io_cleanup(void)
+{
+    if (temporary_live) unlink(temporary);
+}
