@@ -4,6 +4,7 @@
 #define BB_PACK_PACK_H
 
 #include "base/arena.h"
+#include "base/json.h"
 #include "graph/graph.h"
 #include "kernels/kernels.h"
 #include "sample/sampler.h"
@@ -89,8 +90,7 @@ typedef struct bb_pack {
     const bb_layer *layers;    uint32_t n_layers;
     const bb_quantizer *quantizers; uint32_t n_quantizers;
     bb_schedule schedule;
-    const char *metadata;      /* JSON object text of __metadata__ inside the blob */
-    size_t metadata_bytes;
+    bb_json header;            /* of the file, for bb_pack_metadata */
 } bb_pack;
 
 /* Header only: fills info; scratch as for bb_probe. */
