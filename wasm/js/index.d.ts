@@ -1,0 +1,88 @@
+/** Bitbrush: diffusion models at 1 to 8 bits that draw in a page, on the CPU. */
+
+/**
+ * arg: a value out of range · space: not enough memory · magic: not a model · version: made by a newer bitbrush ·
+ * corrupt: a damaged file · unsupported: this browser lacks something · network: the download failed ·
+ * busy: a drawing is in progress · worker: the worker failed · disposed: used after dispose.
+ */
+export type ErrorCode = 'arg' | 'space' | 'magic' | 'version' | 'corrupt' | 'unsupported' | 'network' | 'busy' | 'worker' | 'disposed';
+
+/** Aborting is not an error of ours: it rejects with the signal's own reason. */
+export class BitbrushError extends Error {
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions);
+  readonly code: ErrorCode;
+}
+
+export interface Features { simd: boolean; relaxed: boolean; isolated: boolean }
+export function detect(): Promise<Features>;
+
+export interface Progress { loaded: number; /** 0 until the header is read */ total: number }
+export interface LoadOptions {
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
+  /** Address of bitbrush-simd128.wasm; by default one folder above this file. */
+  wasm?: string | URL;
+  /** How long an aborted step may take to answer before its worker is ended, ms. */
+  grace?: number;
+}
+export function load(from: string | URL | Blob | Response, options?: LoadOptions): Promise<Model>;
+
+export interface ModelInfo {
+  readonly width: number;
+  readonly height: number;
+  readonly channels: number;
+  /** Size of the class table, the null class included; 0 = the model takes no label. */
+  readonly classes: number;
+  readonly nullLabel: number | null;
+  /** Names by class number. From the file, hence untrusted: show them as text. */
+  readonly labels: readonly (string | null)[];
+  readonly trainSteps: number;
+  /** Mean stored bits per weight of the convolution and linear layers. */
+  readonly bits: number;
+  readonly bytes: number;
+  /** The kernel set in use, such as "wasm_simd128". */
+  readonly kernels: string;
+  /** All of the file's metadata, untrusted too. */
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+export interface DrawRequest {
+  label?: number;
+  /** u64: a safe integer, a bigint or a decimal string; by chance when absent. */
+  seed?: number | bigint | string;
+  steps?: number;
+  /** 1 = none. Needs a model with a null class. */
+  guidance?: number;
+  eta?: number;
+  sampler?: 'default' | 'ddim' | 'ddpm';
+}
+export interface GenerateOptions { signal?: AbortSignal; preview?: boolean }
+
+/** Fits `new ImageData(data, width)`. */
+export interface Preview { width: number; height: number; data: Uint8ClampedArray<ArrayBuffer> }
+/** The finished picture, with everything that is needed to draw it again. */
+export interface Picture extends Preview { request: Readonly<Required<DrawRequest> & { seed: string }> }
+
+export interface Step {
+  index: number;
+  total: number;
+  /** Time the worker computed for this step. */
+  ms: number;
+  /** Size of the module's memory: model, workspace, everything. */
+  memoryBytes: number;
+  /** The final picture as predicted so far, when asked for. */
+  preview?: Preview;
+  /** On the last step. */
+  image?: Picture;
+}
+
+export interface Model extends AsyncDisposable {
+  readonly info: ModelInfo;
+  /** Computes one step per pull; leaving the loop ends the drawing. One drawing at a time. */
+  generate(request: DrawRequest, options?: GenerateOptions): AsyncGenerator<Step, void, void>;
+  draw(request: DrawRequest, options?: GenerateOptions): Promise<Picture>;
+  /** A PNG file, the same bytes as the native tool writes. `text` becomes tEXt chunks, at most 16;
+   * for a finished picture it is the request unless told. */
+  png(picture: Preview | Picture, text?: Record<string, string>): Promise<Uint8Array<ArrayBuffer>>;
+  dispose(): Promise<void>;
+}

@@ -1,0 +1,58 @@
+/** Bitbrush in a page: load a packed model, draw with it on the CPU. Types and documentation are in index.d.ts. */
+import { BitbrushError } from './errors.js';
+import { detect } from './features.js';
+import { checkReply } from './fetch.js';
+import { Model } from './model.js';
+
+export { BitbrushError, detect };
+
+/**
+ * @param {string | URL | Blob | Response} from
+ * @param {import('./index.js').LoadOptions} [options]
+ */
+export async function load(from, { signal, onProgress, wasm = new URL('../bitbrush-simd128.wasm', import.meta.url), grace } = {}) {
+  signal?.throwIfAborted();
+  if (!(await detect()).simd) {
+    throw new BitbrushError('unsupported', 'this browser has no WebAssembly SIMD: use a current Chrome, Edge, Firefox or Safari (16.4 or later)');
+  }
+  const model = new Model(await sourceOf(from), String(wasm), grace);
+  await model.start({ signal, onProgress });
+  return model;
+}
+
+/**
+ * @param {string | URL | Blob | Response} from
+ * @returns {Promise<import('./protocol.js').Source>}
+ */
+async function sourceOf(from) {
+  if (typeof from === 'string' || from instanceof URL) {
+    try {
+      return { url: new URL(from, globalThis.document?.baseURI ?? globalThis.location?.href).href };
+    } catch (cause) {
+      throw new BitbrushError('arg', `${from} is not an address; in Node pass a full URL or a Blob (fs.openAsBlob)`, { cause });
+    }
+  }
+  if (from instanceof Blob) return { blob: from, name: /** @type {any} */ (from).name || 'the model' };
+  if (from instanceof Response) {
+    const name = from.url || 'the model';
+    const stream = checkReply(from, name);
+    if (streamsMove()) return { stream, name };
+    return { blob: await from.blob(), name }; // Safari cannot hand a stream to a worker
+  }
+  throw new BitbrushError('arg', 'load takes an address, a Blob or a Response');
+}
+
+let transferable = /** @type {boolean | undefined} */ (undefined);
+/** Tried once, with an empty stream: a failed transfer would spoil the real one. */
+function streamsMove() {
+  if (transferable === undefined) {
+    try {
+      const probe = new ReadableStream();
+      structuredClone(probe, { transfer: [/** @type {any} */ (probe)] });
+      transferable = true;
+    } catch {
+      transferable = false;
+    }
+  }
+  return transferable;
+}

@@ -1,0 +1,155 @@
+/** The model as the page sees it: pull-driven drawing, abort, restart after a stuck worker, dispose. */
+import { BitbrushError } from './errors.js';
+import { Port } from './port.js';
+
+const asyncDispose = /** @type {typeof Symbol.asyncDispose} */ (Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose'));
+
+export class Model {
+  /** @type {Port | undefined} */
+  #port;
+  #source;
+  #wasm;
+  #grace;
+  #disposed = false;
+  /** @type {import('./index.js').ModelInfo} */
+  info = /** @type {any} */ (undefined);
+
+  /**
+   * @param {import('./protocol.js').Source} source
+   * @param {string} wasm address of the module
+   * @param {number} [grace] ms to wait for a cancelled step
+   */
+  constructor(source, wasm, grace) {
+    this.#source = source;
+    this.#wasm = wasm;
+    this.#grace = grace;
+  }
+
+  /** @param {import('./index.js').LoadOptions} options */
+  async start({ signal, onProgress } = {}) {
+    const port = await Port.open();
+    try {
+      signal?.throwIfAborted();
+      if (this.#disposed) throw disposed();
+      this.#port = port;
+      const transfer = 'stream' in this.#source ? [/** @type {any} */ (this.#source.stream)] : [];
+      // grace 0: ending the worker ends its download
+      this.info = freeze(await port.ask({ op: 'load', source: this.#source, wasm: this.#wasm },
+        { signal, transfer, grace: 0, progress: p => onProgress?.(p) }));
+    } catch (error) {
+      port.close();
+      throw error;
+    }
+    return port;
+  }
+
+  /** The running worker, or a new one with the model loaded again. @param {AbortSignal} [signal] */
+  async #ready(signal) {
+    if (this.#disposed) throw disposed();
+    if (this.#port && !this.#port.closed) return this.#port;
+    if ('stream' in this.#source) throw new BitbrushError('worker', 'the worker was stopped and a Response can be read only once: load the model again');
+    return this.start({ signal });
+  }
+
+  /**
+   * @param {import('./index.js').DrawRequest} draw
+   * @param {import('./index.js').GenerateOptions} [options]
+   * @returns {AsyncGenerator<import('./index.js').Step, void, void>}
+   */
+  async *generate(draw, { signal, preview = false } = {}) {
+    signal?.throwIfAborted();
+    const request = complete(draw, this.info);
+    const port = await this.#ready(signal);
+    /** @type {import('./protocol.js').Begun} */
+    const { session, total } = await port.ask({ op: 'begin', request });
+    try {
+      for (let index = 0; index < total; index++) {
+        /** @type {import('./index.js').Step} */
+        const step = await port.ask({ op: 'step', session, preview }, { signal, grace: this.#grace });
+        if (step.image) step.image.request = Object.freeze(request);
+        yield step;
+      }
+    } finally {
+      port.tell({ op: 'end', session }); // also when the reader leaves the loop
+    }
+  }
+
+  /**
+   * @param {import('./index.js').DrawRequest} draw
+   * @param {import('./index.js').GenerateOptions} [options]
+   */
+  async draw(draw, options) {
+    for await (const step of this.generate(draw, options)) if (step.image) return step.image;
+    throw new BitbrushError('worker', 'the drawing ended without a picture');
+  }
+
+  /**
+   * @param {import('./index.js').Preview | import('./index.js').Picture} picture
+   * @param {Record<string, string>} [text] tEXt chunks
+   * @returns {Promise<Uint8Array<ArrayBuffer>>}
+   */
+  async png({ width, height, data, ...rest }, text = 'request' in rest ? textOf(rest.request, this.info) : {}) {
+    return (await this.#ready()).ask({ op: 'png', picture: { width, height, data }, text });
+  }
+
+  async dispose() {
+    this.#disposed = true;
+    this.#port?.close(disposed());
+  }
+
+  [asyncDispose]() { return this.dispose(); }
+}
+
+/**
+ * The request as the options of `bitbrush generate`, so that the tool can repeat a picture that the page drew.
+ * @param {import('./index.js').Picture['request']} request
+ * @param {import('./index.js').ModelInfo} info
+ */
+export function textOf({ label, seed, steps, guidance, eta, sampler }, info) {
+  const options = [info.classes ? `--label ${label}` : '', `--seed ${seed}`, `--steps ${steps}`, `--guidance ${guidance}`,
+    eta ? `--eta ${eta}` : '', sampler === 'default' ? '' : `--sampler ${sampler}`];
+  return { Software: 'bitbrush', bitbrush: options.filter(Boolean).join(' ') };
+}
+
+const disposed = () => new BitbrushError('disposed', 'this model has been disposed of');
+
+/** @param {import('./index.js').ModelInfo} info */
+function freeze(info) {
+  Object.freeze(info.labels);
+  Object.freeze(info.metadata);
+  return Object.freeze(info);
+}
+
+/**
+ * Checks types and fills defaults; ranges that the model knows better are the core's to refuse.
+ * @param {import('./index.js').DrawRequest} draw
+ * @param {import('./index.js').ModelInfo} info
+ * @returns {import('./protocol.js').PlainRequest}
+ */
+export function complete(draw, info) {
+  const { label = info.nullLabel ?? undefined, steps = 20, guidance = info.nullLabel === null ? 1 : 2, eta = 0, sampler = 'default', seed } = draw ?? {};
+  const refuse = (/** @type {string} */ text) => { throw new BitbrushError('arg', text); };
+  if (info.classes > 0 && label === undefined) refuse(`label is missing: this model draws classes 0 to ${info.classes - 1}`);
+  if (info.classes === 0 && label !== undefined) refuse('label: this model has no classes');
+  if (label !== undefined && !(Number.isInteger(label) && label >= 0 && label < info.classes)) refuse(`label ${label} is not one of 0 to ${info.classes - 1}`);
+  if (!(Number.isInteger(steps) && steps >= 1 && steps <= info.trainSteps)) refuse(`steps ${steps} is not one of 1 to ${info.trainSteps}`);
+  if (!(typeof guidance === 'number' && Number.isFinite(guidance))) refuse(`guidance ${guidance} is not a number`);
+  if (!(typeof eta === 'number' && eta >= 0 && eta <= 1)) refuse(`eta ${eta} is not between 0 and 1`);
+  if (!['default', 'ddim', 'ddpm'].includes(sampler)) refuse(`sampler ${sampler} is not one of default, ddim, ddpm`);
+  return { label: label ?? 0, steps, guidance, eta, sampler, seed: seedOf(seed) };
+}
+
+/**
+ * A u64 as a decimal string: a safe integer, a bigint or a decimal string; by chance when absent.
+ * @param {number | bigint | string | undefined} seed
+ */
+export function seedOf(seed) {
+  if (seed === undefined) return String(crypto.getRandomValues(new Uint32Array(1))[0]);
+  const whole = (typeof seed === 'number' && Number.isSafeInteger(seed)) || typeof seed === 'bigint'
+    || (typeof seed === 'string' && /^[0-9]{1,20}$/.test(seed));
+  const value = whole ? BigInt(seed) : -1n;
+  if (value < 0n || value >= 1n << 64n) {
+    throw new BitbrushError('arg', `seed ${String(seed)} is not a whole number from 0 to 2^64−1; above 2^53 write it as a string or bigint`);
+  }
+  return String(value);
+}

@@ -1,0 +1,104 @@
+/** A worker as a pair of questions and answers, in browsers and in Node. */
+import { BitbrushError } from './errors.js';
+
+const STUCK_MS = 1000; // slices take some 10 ms: a worker silent for this long after `cancel` is not coming back
+
+/**
+ * @typedef {{ post(message: unknown, transfer: Transferable[]): void, hold(on: boolean): void, stop(): void }} Host
+ * @typedef {{ resolve(value: any): void, reject(reason: unknown): void, progress?: (p: { loaded: number, total: number }) => void }} Waiting
+ */
+
+/** @param {(message: any) => void} heard @param {(why: string) => void} died @returns {Promise<Host>} */
+async function start(heard, died) {
+  if (typeof Worker === 'function') {
+    const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'bitbrush' });
+    worker.onmessage = event => heard(event.data);
+    worker.onmessageerror = () => died('a message could not be read');
+    worker.onerror = event => died(event.message || 'its script could not be loaded');
+    return { post: (message, transfer) => worker.postMessage(message, transfer), hold() {}, stop: () => worker.terminate() };
+  }
+  const { Worker: Thread } = await import(/* @vite-ignore */ 'node:worker_threads');
+  const worker = new Thread(new URL('./worker.js', import.meta.url));
+  worker.on('message', heard);
+  worker.on('error', error => died(error.message));
+  return {
+    post: (message, transfer) => worker.postMessage(message, /** @type {any} */ (transfer)),
+    hold: on => (on ? worker.ref() : worker.unref()), // an idle model does not keep the process alive
+    stop: () => void worker.terminate(),
+  };
+}
+
+export class Port {
+  /** @type {Map<number, Waiting>} */
+  #waiting = new Map();
+  #last = 0;
+  /** @type {BitbrushError | undefined} */
+  #dead;
+  /** @type {Host} */
+  #host;
+
+  static async open() {
+    const port = new Port();
+    port.#host = await start(message => port.#heard(message), why => port.close(new BitbrushError('worker', `the worker failed: ${why}`)));
+    port.#host.hold(false);
+    return port;
+  }
+
+  get closed() { return this.#dead !== undefined; }
+
+  /**
+   * One request, one answer. When the signal fires the worker is told to stop; the promise rejects with the
+   * signal's reason as soon as it has, or after a grace time by ending the worker.
+   * @param {import('./protocol.js').Ask} message
+   * @param {{ signal?: AbortSignal, transfer?: Transferable[], grace?: number, progress?: Waiting['progress'] }} [options]
+   * @returns {Promise<any>}
+   */
+  ask(message, { signal, transfer = [], grace = STUCK_MS, progress } = {}) {
+    if (this.#dead) return Promise.reject(this.#dead);
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    const id = ++this.#last;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    const abort = () => {
+      if (grace <= 0) return this.close();
+      this.tell({ op: 'cancel', id });
+      timer = setTimeout(() => this.close(), grace);
+    };
+    const answer = new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject, progress });
+      this.#host.hold(true);
+      this.#host.post({ ...message, id }, transfer);
+    });
+    signal?.addEventListener('abort', abort, { once: true });
+    return answer.finally(() => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', abort);
+      signal?.throwIfAborted(); // whatever the answer was
+    });
+  }
+
+  /** @param {import('./protocol.js').Tell} message */
+  tell(message) {
+    if (!this.#dead) this.#host.post(message, []);
+  }
+
+  /** Ends the worker; everything still asked is rejected. */
+  close(reason = new BitbrushError('worker', 'the worker has been stopped')) {
+    if (this.#dead) return;
+    this.#dead = reason;
+    this.#host.stop();
+    for (const { reject } of this.#waiting.values()) reject(reason);
+    this.#waiting.clear();
+  }
+
+  /** @param {import('./protocol.js').FromWorker} message */
+  #heard(message) {
+    const waiting = this.#waiting.get(message.id);
+    if (!waiting) return;
+    if ('progress' in message) return waiting.progress?.(message.progress);
+    this.#waiting.delete(message.id);
+    if (!this.#waiting.size) this.#host.hold(false);
+    if ('ok' in message) waiting.resolve(message.ok);
+    else waiting.reject(new BitbrushError(/** @type {any} */ (message.error.code), message.error.message));
+  }
+}

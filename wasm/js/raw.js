@@ -1,0 +1,175 @@
+/**
+ * One wasm instance and its memory, and nothing else: door.h as methods. JavaScript is the allocator. From
+ * __heap_base up lie the model file, the model block, the session's workspace and the out area (pictures, PNG):
+ *
+ *     | stack, data | blob … | model | workspace | out |
+ *
+ * Memory only ever grows; views are made anew after every call because growing detaches them.
+ */
+import { BitbrushError, codeOf } from './errors.js';
+
+const PAGE = 65536;
+const ERR_SHORT = -33;
+export const DONE = 1, AGAIN = 2;
+const align = (/** @type {number} */ at) => Math.ceil(at / 64) * 64;
+const SAMPLERS = { default: 0, ddim: 1, ddpm: 2 };
+
+export class Engine {
+  /** @param {WebAssembly.Instance} instance */
+  constructor(instance) {
+    const x = /** @type {any} */ (instance.exports);
+    this.x = x;
+    this.blobAt = align(x.__heap_base.value);
+    this.modelEnd = this.blobAt; // where the workspace may start
+    this.outAt = this.blobAt;
+  }
+
+  /** @param {URL | string} url of bitbrush-simd128.wasm */
+  static async create(url) {
+    let instance;
+    try {
+      instance = (await instantiate(new URL(url)));
+    } catch (cause) {
+      throw new BitbrushError('worker', `cannot start ${url}: ${cause instanceof Error ? cause.message : cause}`, { cause });
+    }
+    return new Engine(instance);
+  }
+
+  get memoryBytes() { return this.x.memory.buffer.byteLength; }
+  bytes(/** @type {number} */ at, /** @type {number} */ n) { return new Uint8Array(this.x.memory.buffer, at, n); }
+  /** A copy that outlives the next call. */
+  copy(/** @type {number} */ at, /** @type {number} */ n) { return this.bytes(at, n).slice(); }
+
+  /** Makes memory reach at least `end`. */
+  reserve(/** @type {number} */ end) {
+    const missing = Math.ceil((end - this.memoryBytes) / PAGE);
+    if (missing <= 0) return;
+    try {
+      this.x.memory.grow(missing);
+    } catch {
+      const mb = Math.ceil(end / 2 ** 20);
+      throw new BitbrushError('space', `this model needs ${mb} MB of memory, more than the browser gives: close other tabs or take a smaller model`);
+    }
+  }
+
+  /** Throws what a negative status means. */
+  check(/** @type {number} */ status) {
+    if (status < 0) throw new BitbrushError(codeOf(status), this.string(this.x.bbw_error()));
+    return status;
+  }
+
+  string(/** @type {number} */ at) {
+    const all = new Uint8Array(this.x.memory.buffer);
+    return new TextDecoder().decode(all.slice(at, all.indexOf(0, at)));
+  }
+
+  /**
+   * Looks at the first n bytes of the blob. Returns the bytes it needs to see, or 0 when `info` is known.
+   * @param {number} n
+   */
+  probe(n) {
+    const scratch = align(this.blobAt + n), size = this.x.bbw_probe_scratch(n);
+    this.reserve(scratch + size);
+    const status = this.x.bbw_probe(this.blobAt, n, scratch, size);
+    const need = this.x.bbw_info(7);
+    if (status === ERR_SHORT && need > n) return need;
+    this.check(status);
+    return 0;
+  }
+
+  /** The whole file is at blobAt: check it and build the index behind it. */
+  model() {
+    const bytes = this.x.bbw_info(8), size = this.x.bbw_info(9), at = align(this.blobAt + bytes);
+    this.reserve(at + size);
+    this.check(this.x.bbw_model(this.blobAt, bytes, at, size));
+    this.modelEnd = align(at + size);
+  }
+
+  /** @returns {import('./index.js').ModelInfo} */
+  info() {
+    const f = (/** @type {number} */ i) => this.x.bbw_info(i);
+    const metadata = this.metadata();
+    const nullLabel = f(4) < 0 ? null : f(4);
+    return {
+      width: f(0), height: f(1), channels: f(2), classes: f(3), nullLabel, trainSteps: f(5),
+      bits: f(6) / 1000, bytes: f(8), kernels: this.string(this.x.bbw_kernels()), labels: labelsOf(metadata, f(3)), metadata,
+    };
+  }
+
+  /** The file's __metadata__: strings from an untrusted file, so show them as text only. */
+  metadata() {
+    const length = Number(new DataView(this.x.memory.buffer).getBigUint64(this.blobAt, true));
+    const header = JSON.parse(new TextDecoder().decode(this.copy(this.blobAt + 8, length)));
+    /** @type {Record<string, string>} */
+    const out = Object.create(null);
+    for (const [key, value] of Object.entries(header.__metadata__ ?? {})) if (typeof value === 'string') out[key] = value;
+    return out;
+  }
+
+  /**
+   * Starts a drawing.
+   * @param {import('./protocol.js').PlainRequest} r
+   */
+  begin(r) {
+    const { x } = this;
+    this.check(x.bbw_session_size(0, 0, 1, r.steps, SAMPLERS[r.sampler], r.guidance, r.eta));
+    const size = x.bbw_session_bytes(), width = x.bbw_info(0), height = x.bbw_info(1);
+    this.outAt = align(this.modelEnd + size);
+    this.reserve(this.outAt + align(4 * width * height) + x.bbw_png_scratch(width, height) + PAGE);
+    this.check(x.bbw_session(this.modelEnd, size));
+    if (x.bbw_info(3) > 0) this.check(x.bbw_condition(0, r.label));
+    new DataView(x.memory.buffer).setBigUint64(this.outAt, BigInt(r.seed), true);
+    this.check(x.bbw_begin(this.outAt, 0));
+  }
+
+  /** @param {boolean} final */
+  picture(final) {
+    const { x } = this, width = x.bbw_info(0), height = x.bbw_info(1);
+    this.check(final ? x.bbw_decode(0, this.outAt) : x.bbw_preview(0, this.outAt));
+    return { width, height, data: new Uint8ClampedArray(this.copy(this.outAt, 4 * width * height).buffer) };
+  }
+
+  /**
+   * PNG bytes, the same as the native tool's. Uses the out area, so it may run between drawings and steps.
+   * @param {{ width: number, height: number, data: Uint8ClampedArray }} picture
+   * @param {Record<string, string>} text
+   */
+  png({ width, height, data }, text) {
+    const { x } = this;
+    const strings = new TextEncoder().encode(Object.entries(text).map(([key, value]) => `${key}\0${value}\0`).join(''));
+    const textAt = align(Math.max(this.outAt, this.modelEnd) + data.length);
+    const scratch = align(textAt + strings.length), size = x.bbw_png_scratch(width, height) + 2 * strings.length;
+    this.reserve(scratch + size);
+    const pixels = Math.max(this.outAt, this.modelEnd);
+    this.bytes(pixels, data.length).set(data);
+    this.bytes(textAt, strings.length).set(strings);
+    this.check(x.bbw_png(pixels, width, height, textAt, strings.length, scratch, size));
+    return this.copy(x.bbw_png_at(), x.bbw_png_bytes());
+  }
+}
+
+/** @param {URL} url */
+async function instantiate(url) {
+  if (url.protocol === 'file:') { // Node; its fetch knows no files
+    const { readFile } = await import(/* @vite-ignore */ 'node:fs/promises');
+    return (await WebAssembly.instantiate(await readFile(url))).instance;
+  }
+  const reply = await fetch(url);
+  if (!reply.ok) throw new Error(`the server answered ${reply.status} ${reply.statusText}`);
+  // Not the streaming form: it refuses servers that do not know the type application/wasm, and 100 kB are quick.
+  return (await WebAssembly.instantiate(await reply.arrayBuffer())).instance;
+}
+
+/**
+ * Class names from the metadata, `null` where there is none.
+ * @param {Record<string, string>} metadata
+ * @param {number} classes
+ */
+function labelsOf(metadata, classes) {
+  let names = [];
+  try {
+    const parsed = JSON.parse(metadata.labels ?? '[]');
+    names = Array.isArray(parsed) ? parsed : Array.isArray(parsed?.names) ? parsed.names : [];
+  } catch { /* names are a courtesy: a model without them draws by number */ }
+  return Array.from({ length: classes }, (_, i) => (typeof names[i] === 'string' ? names[i] : null));
+}

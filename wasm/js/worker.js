@@ -1,0 +1,132 @@
+/**
+ * Owns the one engine. Requests are served in order, one at a time; a step is cut into slices of a few
+ * milliseconds, and between slices the event loop runs, so that `cancel` is heard.
+ */
+import { BitbrushError, toPlain } from './errors.js';
+import { open, receive } from './fetch.js';
+import { AGAIN, DONE, Engine } from './raw.js';
+
+const SLICE_MS = 8;
+
+/** @type {Engine | undefined} */
+let engine;
+let session = 0;    // number of the drawing in progress, 0 = none
+let sessions = 0;
+let index = 0, total = 0;
+let running = 0;    // id of the request being served
+let cancelled = 0;  // id that shall stop
+/** @type {(message: import('./protocol.js').FromWorker, transfer?: Transferable[]) => void} */
+let post;
+
+class Cancelled extends Error {}
+
+/** @type {Record<string, (message: any) => any>} */
+const serve = {
+  async load({ id, source, wasm }) {
+    const from = open(source); // while the module compiles
+    from.catch(() => {});
+    engine = await Engine.create(wasm);
+    await receive(engine, await from, (loaded, all) => post({ id, progress: { loaded, total: all } }));
+    return engine.info();
+  },
+
+  begin({ request }) {
+    if (session) throw new BitbrushError('busy', 'this model is drawing already: finish or abort that drawing first');
+    ready().begin(request);
+    session = ++sessions;
+    index = 0;
+    total = request.steps;
+    return { session, total };
+  },
+
+  async step({ id, session: which, preview }) {
+    if (!session || which !== session) throw new BitbrushError('worker', 'this drawing has ended');
+    const e = ready();
+    let ms = 0, status = AGAIN;
+    while (status === AGAIN) {
+      if (cancelled === id) {
+        session = 0;
+        throw new Cancelled();
+      }
+      const start = performance.now();
+      let now = start;
+      while (status === AGAIN && now - start < SLICE_MS) {
+        status = e.x.bbw_step(1);
+        now = performance.now();
+      }
+      ms += now - start;
+      if (status === AGAIN) await macrotask();
+    }
+    if (status < 0) session = 0;
+    e.check(status);
+    const last = status === DONE;
+    /** @type {import('./protocol.js').Step} */
+    const step = { index: index++, total, ms, memoryBytes: 0 };
+    if (last) step.image = /** @type {any} */ (e.picture(true));
+    else if (preview) step.preview = e.picture(false);
+    if (last) session = 0;
+    step.memoryBytes = e.memoryBytes;
+    return step;
+  },
+
+  png: ({ picture, text }) => ready().png(picture, text),
+};
+
+function ready() {
+  if (!engine) throw new BitbrushError('worker', 'no model is loaded');
+  return engine;
+}
+
+// A task of its own, without the delay that nested timers have.
+const channel = new MessageChannel();
+/** @type {(() => void) | undefined} */
+let resume;
+channel.port1.onmessage = () => resume?.();
+function macrotask() {
+  return new Promise(resolve => {
+    resume = /** @type {() => void} */ (resolve);
+    channel.port2.postMessage(0);
+  });
+}
+
+let queue = Promise.resolve();
+
+/** @param {import('./protocol.js').ToWorker} message */
+function receiveMessage(message) {
+  if (message.op === 'cancel') cancelled = message.id; // overtakes: ids only grow, so a stale one is harmless
+  else queue = queue.then(() => answer(message));
+}
+
+/** @param {any} message */
+async function answer(message) {
+  if (message.op === 'end') {
+    if (message.session === session) session = 0;
+    return;
+  }
+  running = message.id;
+  try {
+    if (cancelled === running) throw new Cancelled();
+    const ok = await serve[message.op](message);
+    post({ id: message.id, ok }, buffersOf(ok));
+  } catch (error) {
+    post({ id: message.id, error: error instanceof Cancelled ? { code: 'aborted', message: 'aborted' } : toPlain(error) });
+  }
+}
+
+/** Pictures move, they are not copied. @param {any} value */
+function buffersOf(value) {
+  const arrays = [value, value?.preview?.data, value?.image?.data];
+  return arrays.filter(a => ArrayBuffer.isView(a)).map(a => /** @type {ArrayBuffer} */ (a.buffer));
+}
+
+if (typeof WorkerGlobalScope === 'function') {
+  const scope = /** @type {any} */ (globalThis);
+  post = (message, transfer = []) => scope.postMessage(message, transfer);
+  scope.onmessage = (/** @type {MessageEvent} */ event) => receiveMessage(event.data);
+} else {
+  import(/* @vite-ignore */ 'node:worker_threads').then(({ parentPort }) => {
+    const port = /** @type {import('node:worker_threads').MessagePort} */ (parentPort);
+    post = (message, transfer = []) => port.postMessage(message, /** @type {any} */ (transfer));
+    port.on('message', receiveMessage);
+  });
+}
