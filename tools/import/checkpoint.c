@@ -1,4 +1,6 @@
 /* See checkpoint.h. */
+#define _XOPEN_SOURCE 700 /* realpath */
+
 #include "import/checkpoint.h"
 
 #include <stdio.h>
@@ -80,8 +82,7 @@ static bb_status find_files(bb_checkpoint *ck, const char *path, bb_error *err)
     char index[BB_PATH_MAX], unet[BB_PATH_MAX], scheduler[BB_PATH_MAX];
     if (!bb_path_exists(path)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: no such folder", path);
     if (!bb_path_is_dir(path)) {
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: not a folder; name the folder that holds model_index.json or config.json",
-                       path);
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: not a folder; name the folder of the checkpoint", path);
     }
     BB_TRY(join(index, path, "model_index.json", err));
     BB_TRY(join(unet, path, "unet", err));
@@ -97,8 +98,8 @@ static bb_status find_files(bb_checkpoint *ck, const char *path, bb_error *err)
     BB_TRY(join_if_there(ck->labels_path, path, "labels.json", err));
     BB_TRY(join_if_there(ck->scheduler_path, pipeline ? scheduler : path, "scheduler_config.json", err));
     if (!bb_path_exists(ck->config_path)) {
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: neither model_index.json nor config.json here; not a diffusers checkpoint",
-                       component);
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: neither model_index.json nor config.json here; "
+                       "not a diffusers checkpoint", component);
     }
     if (!bb_path_exists(ck->weights_path)) {
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: no such file; save the weights as one safetensors file "
@@ -158,8 +159,8 @@ bb_status bb_checkpoint_tensor(bb_checkpoint *ck, const char *name, const uint32
 {
     const bb_st_tensor *t = find(ck, name);
     if (!t) {
-        return bb_fail(err, BB_ERR_CORRUPT, "%s: tensor %s is missing; the weights do not belong to %s", ck->weights_path,
-                       name, ck->config_path);
+        return bb_fail(err, BB_ERR_CORRUPT, "%s: tensor %s is missing; the weights do not belong to %s",
+                       ck->weights_path, name, ck->config_path);
     }
     uint64_t expected[4] = {0};
     bool same = t->rank == rank;
@@ -171,12 +172,12 @@ bb_status bb_checkpoint_tensor(bb_checkpoint *ck, const char *name, const uint32
         char have[192], want[96];
         bb_st_shape_text(have, sizeof have, t->shape, t->rank);
         bb_st_shape_text(want, sizeof want, expected, rank);
-        return bb_fail(err, BB_ERR_CORRUPT, "%s: tensor %s has shape %s, but config.json asks for %s", ck->weights_path,
-                       t->name, have, want);
+        return bb_fail(err, BB_ERR_CORRUPT, "%s: tensor %s has shape %s, but config.json asks for %s",
+                       ck->weights_path, t->name, have, want);
     }
     if (t->dtype > BB_ST_BF16) {
-        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor %s is %s; weights must be F32, F16 or BF16", ck->weights_path,
-                       t->name, bb_st_dtype_name(t->dtype));
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor %s is %s; weights must be F32, F16 or BF16",
+                       ck->weights_path, t->name, bb_st_dtype_name(t->dtype));
     }
     ck->used[t - ck->weights.tensors] = true;
     *out = t;

@@ -149,7 +149,8 @@ static bb_status read_header(reader *r, const char *text, size_t n, void *scratc
 {
     if (!n || text[0] != '{' || !bb_json_parse(&r->json, text, n, scratch, bb_json_scratch(n)) ||
         !bb_json_is_object(&r->json, 0)) {
-        return bb_fail(r->err, BB_ERR_CORRUPT, "%s: the header is not JSON; not a safetensors file, or damaged", r->file);
+        return bb_fail(r->err, BB_ERR_CORRUPT, "%s: the header is not JSON; not a safetensors file, or damaged",
+                       r->file);
     }
     r->st->tensors = calloc((size_t)bb_json_size(&r->json, 0) + 1, sizeof *r->st->tensors);
     if (!r->st->tensors) return bb_fail(r->err, BB_ERR_SPACE, "%s: out of memory", r->file);
@@ -262,8 +263,8 @@ static size_t put_header(char *out, const bb_st_out *list, size_t n)
         for (uint32_t d = 0; d < list[i].rank; d++) dims[d] = list[i].shape[d];
         bb_st_shape_text(shape, sizeof shape, dims, list[i].rank);
         size_t end = begin + count_of(&list[i]) * 4;
-        int length = snprintf(entry, sizeof entry, ":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}", shape,
-                              begin, end);
+        int length = snprintf(entry, sizeof entry, ":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
+                              shape, begin, end);
         if (out) out[at] = i ? ',' : '{';
         at++;
         at += put_string(out ? out + at : NULL, list[i].name);

@@ -1,0 +1,245 @@
+/* See import.h: checkpoint → graph and weights in the packed file's layout → bytes. */
+#include "import/import.h"
+
+#include "base/mathf.h"
+#include "import/checkpoint.h"
+#include "import/labels.h"
+#include "import/scheduler.h"
+#include "import/sha256.h"
+#include "import/unet2d.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Everything one import owns, so that one function frees it whatever failed. */
+typedef struct import {
+    const bb_import_options *opt;
+    bb_error *err;
+    bb_checkpoint checkpoint;
+    bb_builder builder;
+    bb_unet2d_facts facts;
+    bb_labels labels;
+    bb_json_file scheduler_file;
+    bb_schedule schedule;
+    bb_weight_ref *refs;    /* [n_weights] */
+    bb_tensor_out *tensors; /* [n_tensors]; their data is owned */
+    void **data;            /* [n_tensors] */
+    uint32_t n_tensors;
+    float *pool;
+    size_t n_pool;
+} import;
+
+static void release(import *im)
+{
+    for (uint32_t i = 0; i < im->n_tensors; i++) free(im->data[i]);
+    free(im->refs);
+    free(im->tensors);
+    free(im->data);
+    free(im->pool);
+    bb_scheduler_free(&im->schedule);
+    bb_json_file_close(&im->scheduler_file);
+    bb_labels_free(&im->labels);
+    bb_builder_free(&im->builder);
+    bb_checkpoint_close(&im->checkpoint);
+}
+
+static bb_status out_of_memory(import *im)
+{
+    return bb_fail(im->err, BB_ERR_SPACE, "%s: out of memory", im->checkpoint.weights_path);
+}
+
+/* ---- weights ---- */
+
+/* The slot's numbers as f32, row-major in the checkpoint's order; malloc'd. */
+static bb_status load(import *im, uint32_t slot, float **out, size_t *count)
+{
+    const bb_graph *g = &im->builder.graph;
+    const bb_weight_slot *w = &g->weights[slot];
+    const char *name = bb_graph_string(g, w->name);
+    const float *constant = im->builder.constants[slot];
+    const bb_st_tensor *t = NULL;
+    *count = 1;
+    for (uint32_t i = 0; i < w->rank; i++) *count *= w->dim[i];
+    if (!constant) BB_TRY(bb_checkpoint_tensor(&im->checkpoint, name, w->dim, w->rank, &t, im->err));
+    float *x = malloc(*count * sizeof *x);
+    if (!x) return out_of_memory(im);
+    if (constant) memcpy(x, constant, *count * sizeof *x);
+    else bb_st_to_f32(t, x);
+    for (size_t i = 0; i < *count; i++) {
+        if (x[i] - x[i] == 0) continue;
+        free(x);
+        return bb_fail(im->err, BB_ERR_CORRUPT, "%s: tensor %s holds a value that is no finite number",
+                       im->checkpoint.weights_path, name);
+    }
+    *out = x;
+    return BB_OK;
+}
+
+/* [out][in][taps] → [taps][in][out]; linear layers have one tap. With one out and one in it is a plain copy. */
+static float *transposed(const float *x, size_t outs, size_t ins, size_t taps)
+{
+    float *y = malloc(outs * ins * taps * sizeof *y);
+    for (size_t o = 0; y && o < outs; o++) {
+        for (size_t i = 0; i < ins; i++) {
+            for (size_t t = 0; t < taps; t++) y[(t * ins + i) * outs + o] = x[(o * ins + i) * taps + t];
+        }
+    }
+    return y;
+}
+
+/* A malloc'd copy in f16; refuses what f16 cannot hold. */
+static bb_status halved(import *im, const char *name, const float *x, size_t n, uint16_t **out)
+{
+    uint16_t *h = malloc(n * sizeof *h);
+    if (!h) return out_of_memory(im);
+    for (size_t i = 0; i < n; i++) {
+        h[i] = bb_f32_to_f16(x[i]);
+        if ((h[i] & 0x7c00) != 0x7c00) continue;
+        free(h);
+        return bb_fail(im->err, BB_ERR_UNSUPPORTED, "%s: tensor %s holds values too large for f16; use --dtype f32",
+                       im->checkpoint.weights_path, name);
+    }
+    *out = h;
+    return BB_OK;
+}
+
+/* A matrix in the file's layout (core/pack/pack.h, BB_STORE_TENSOR). x is the checkpoint's order, borrowed. */
+static bb_status add_tensor(import *im, const bb_weight_slot *w, const float *x, size_t n, bool is_table)
+{
+    const char *name = bb_graph_string(&im->builder.graph, w->name);
+    size_t taps = w->rank == 4 ? (size_t)w->dim[2] * w->dim[3] : 1;
+    bb_tensor_out t = {.name = name, .dtype = im->opt->dtype, .rank = w->rank, .shape = {w->dim[1], w->dim[0]}};
+    if (is_table) t.shape[0] = w->dim[0], t.shape[1] = w->dim[1];
+    if (w->rank == 4) memcpy(t.shape, (uint32_t[]){w->dim[2], w->dim[3], w->dim[1], w->dim[0]}, sizeof t.shape);
+    float *y = is_table ? transposed(x, 1, 1, n) : transposed(x, w->dim[0], w->dim[1], taps);
+    if (!y) return out_of_memory(im);
+    void *data = y;
+    bb_status status = BB_OK;
+    if (im->opt->dtype == BB_F16) {
+        uint16_t *h = NULL;
+        status = halved(im, name, y, n, &h);
+        data = h;
+        free(y);
+    }
+    if (status < 0) return status;
+    t.data = im->data[im->n_tensors] = data;
+    im->tensors[im->n_tensors++] = t;
+    return BB_OK;
+}
+
+static bool is_table(const bb_graph *g, uint32_t slot)
+{
+    for (uint32_t i = 0; i < g->n_ops; i++) {
+        if (g->ops[i].kind == BB_OP_EMBEDDING && g->ops[i].weight[0] == slot) return true;
+    }
+    return false;
+}
+
+static bb_status add_weight(import *im, uint32_t slot)
+{
+    const bb_graph *g = &im->builder.graph;
+    const bb_weight_slot *w = &g->weights[slot];
+    float *x = NULL;
+    size_t n = 0;
+    BB_TRY(load(im, slot, &x, &n));
+    bb_status status = BB_OK;
+    if (w->rank == 1) {
+        im->refs[slot] = (bb_weight_ref){BB_STORE_POOL, (uint32_t)im->n_pool};
+        memcpy(im->pool + im->n_pool, x, n * sizeof *x);
+        im->n_pool += n;
+    } else {
+        im->refs[slot] = (bb_weight_ref){BB_STORE_TENSOR, 0};
+        status = add_tensor(im, w, x, n, is_table(g, slot));
+    }
+    free(x);
+    return status;
+}
+
+static bb_status add_weights(import *im)
+{
+    const bb_graph *g = &im->builder.graph;
+    size_t vectors = 1;
+    for (uint32_t i = 0; i < g->n_weights; i++) vectors += g->weights[i].rank == 1 ? g->weights[i].dim[0] : 0;
+    im->refs = calloc(g->n_weights + 1, sizeof *im->refs);
+    im->tensors = calloc(g->n_weights + 1, sizeof *im->tensors);
+    im->data = calloc(g->n_weights + 1, sizeof *im->data);
+    im->pool = calloc(vectors, sizeof *im->pool);
+    if (!im->refs || !im->tensors || !im->data || !im->pool) return out_of_memory(im);
+    for (uint32_t i = 0; i < g->n_weights; i++) BB_TRY(add_weight(im, i));
+    return bb_checkpoint_finish(&im->checkpoint, im->err);
+}
+
+/* ---- the whole ---- */
+
+static bb_status build(import *im)
+{
+    bb_checkpoint *ck = &im->checkpoint;
+    if (strcmp(ck->class_name, "UNet2DModel") != 0) {
+        return bb_fail(im->err, BB_ERR_UNSUPPORTED, "%s: class %s is not supported; supported: UNet2DModel",
+                       ck->config_path, ck->class_name);
+    }
+    bb_config c = bb_config_init(&ck->config.json, 0, ck->config_path, ck->class_name, im->err);
+    bb_builder_init(&im->builder, "denoiser", im->err);
+    BB_TRY(bb_unet2d_build(&im->builder, &c, &im->facts));
+    return bb_builder_finish(&im->builder);
+}
+
+static bb_status read_scheduler(import *im)
+{
+    const char *path = im->checkpoint.scheduler_path;
+    if (!*path) return bb_scheduler_read(&im->schedule, NULL, BB_JSON_NONE, "defaults", im->err);
+    BB_TRY(bb_json_file_open(&im->scheduler_file, path, im->err));
+    return bb_scheduler_read(&im->schedule, &im->scheduler_file.json, 0, path, im->err);
+}
+
+static bb_status write_pack(import *im, uint8_t **out, size_t *out_size)
+{
+    const bb_checkpoint *ck = &im->checkpoint;
+    char sha[65];
+    bb_sha256(ck->weights.file.data, ck->weights.file.size, sha);
+    bb_meta_out meta[8];
+    uint32_t n = 0;
+    meta[n++] = (bb_meta_out){"architecture", ck->class_name};
+    if (im->labels.names) meta[n++] = (bb_meta_out){"labels", im->labels.names};
+    if (*ck->licence) meta[n++] = (bb_meta_out){"licence", ck->licence};
+    meta[n++] = (bb_meta_out){"source", ck->source};
+    meta[n++] = (bb_meta_out){"source_sha256", sha};
+    if (im->opt->command) meta[n++] = (bb_meta_out){"command", im->opt->command};
+    bb_pack_out p = {.graph = &im->builder.graph, .refs = im->refs, .tensors = im->tensors, .n_tensors = im->n_tensors,
+                     .f32 = im->pool, .n_f32 = (uint32_t)im->n_pool, .schedule = &im->schedule, .meta = meta,
+                     .n_meta = n};
+    p.info = (bb_info){.size_of = sizeof p.info, .width = im->facts.width, .height = im->facts.height,
+                       .channels = im->facts.channels, .classes = im->facts.classes,
+                       .null_label = im->labels.null_label, .train_steps = im->schedule.train_steps,
+                       .bits_milli = im->opt->dtype == BB_F16 ? 16000 : 32000};
+    uint64_t size = bb_pack_write_size(&p), room = (size + BB_ALIGNMENT - 1) / BB_ALIGNMENT * BB_ALIGNMENT;
+    uint8_t *bytes = room <= SIZE_MAX ? aligned_alloc(BB_ALIGNMENT, (size_t)room) : NULL;
+    if (!bytes) return out_of_memory(im);
+    bb_pack_write(&p, bytes);
+    *out = bytes;
+    *out_size = (size_t)size;
+    return BB_OK;
+}
+
+static bb_status run(import *im, uint8_t **out, size_t *out_size)
+{
+    const bb_import_options *o = im->opt;
+    BB_TRY(build(im));
+    BB_TRY(bb_labels_read(&im->labels, o->labels ? o->labels : im->checkpoint.labels_path, o->null_label,
+                          im->facts.classes, im->err));
+    BB_TRY(read_scheduler(im));
+    BB_TRY(add_weights(im));
+    return write_pack(im, out, out_size);
+}
+
+bb_status bb_import(const bb_import_options *opt, uint8_t **out, size_t *out_size, bb_error *err)
+{
+    import im = {.opt = opt, .err = err};
+    *out = NULL;
+    *out_size = 0;
+    BB_ASSERT(opt->dtype == BB_F32 || opt->dtype == BB_F16);
+    BB_TRY(bb_checkpoint_open(&im.checkpoint, opt->path, err));
+    bb_status status = run(&im, out, out_size);
+    release(&im);
+    return status;
+}
