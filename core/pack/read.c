@@ -27,14 +27,16 @@ static uint64_t size_of_counts(const counts *c)
     uint64_t bytes = bb_json_scratch((size_t)c->head_bytes);
     bytes += c->tensors * sizeof(bb_file_tensor) + c->weights * sizeof(bb_weight);
     bytes += c->layers * sizeof(bb_layer) + c->quantizers * sizeof(bb_quantizer);
-    bytes += c->rows * BB_MAX_SEGMENTS * sizeof(int32_t) + c->values * sizeof(bb_shape);
-    return bytes + 16 * BB_ALIGNMENT;
+    bytes += c->rows * BB_MAX_SEGMENTS * sizeof(int32_t);
+    /* Shapes for the checks here, and the arrays of a bb_plan for the owner of the pack. */
+    bytes += c->values * (2 * sizeof(bb_shape) + sizeof(size_t) + 2 * sizeof(uint32_t));
+    return bytes + 24 * BB_ALIGNMENT;
 }
 
 static void count_tensor(counts *c, const bb_file_tensor *t)
 {
     c->tensors++;
-    if (bb_tensor_is(t, "graph")) c->values = t->bytes / sizeof(bb_op);
+    if (bb_tensor_is(t, "graph")) c->values = t->bytes / (sizeof(bb_value) + sizeof(bb_op)); /* inputs take more */
     if (bb_tensor_is(t, "weights")) c->weights = t->bytes / sizeof(bb_weight_ref);
     if (bb_tensor_is(t, "layers")) c->layers = t->bytes / sizeof(bb_layer_rec);
     if (bb_tensor_is(t, "quantizers")) c->quantizers = t->bytes / sizeof(bb_quantizer_rec);

@@ -1,39 +1,55 @@
 /* Walks the graph over the kernels. plan.c lays all values out in one workspace by liveness; exec.c runs ops one at
- * a time, so a caller can stop between any two. */
+ * a time, so a caller can stop between any two. Nothing is allocated once bb_run_init is done. */
 #ifndef BB_RUN_RUN_H
 #define BB_RUN_RUN_H
 
+#include "base/par.h"
 #include "pack/pack.h"
 
-/* Called after each value is made (op = BB_NONE for inputs), before its memory can be reused. */
+/* Where everything lives for one choice of sizes. The arrays are the caller's, [graph.n_values] each. */
+typedef struct bb_plan {
+    bb_shape *shapes;
+    size_t *offset;       /* of each value in the value block, bytes */
+    uint32_t *last, *live; /* scratch of the planner: last reader of a value; values in memory, by offset */
+    size_t value_bytes;   /* the value block */
+    size_t codes_bytes;   /* scratch of the op: codes of a quantized input, or a row of zeros */
+    size_t thread_bytes;  /* scratch of a work item, per thread */
+    uint64_t macs;        /* multiply-adds of one pass */
+} bb_plan;
+
+/* Lays out. BB_ERR_SIZE if the sizes do not fit the graph, or would need more than size_t. */
+bb_status bb_plan_make(bb_plan *plan, const bb_pack *pack, const bb_bindings *bind, bb_error *err);
+
 struct bb_run;
-typedef void (*bb_observe_fn)(void *user, const struct bb_run *run, uint32_t value, const float *x, bb_shape shape);
+/* Called after each op with the value it made, before its memory can be reused. */
+typedef void (*bb_observe_fn)(void *user, const struct bb_run *run, uint32_t value);
 
 typedef struct bb_run {
     const bb_pack *pack;
     const bb_kernels *kernels;
     bb_par *par;
-    bb_shape *shapes;      /* [n_values] */
-    float **at;            /* [n_values] where each value lives */
-    uint8_t *scratch;      /* shared: codes of the current quantized input */
-    uint8_t *thread_scratch; size_t thread_scratch_bytes; /* per thread: expanded tile, scales, attention tile */
-    bool keep_all;         /* no memory reuse: every value stays readable (taps, run --tap) */
-    uint32_t codes_value, codes_quantizer; /* what scratch holds, so q, k, v quantize once */
-    float codes_step;
-    bb_observe_fn observe; void *user;
-    uint64_t macs;         /* of one pass */
+    bb_shape *shapes; /* [n_values] */
+    float **at;       /* [n_values] */
+    uint8_t *codes;
+    uint8_t *thread; size_t thread_bytes;
+    uint64_t macs;
+    uint32_t timestep; /* value id of the input "timestep", or BB_NONE: then step tables use row 0 */
+    /* What codes holds, so that q, k and v quantize their common input once; BB_NONE = nothing. */
+    uint32_t codes_value, codes_quantizer;
+    bb_observe_fn observe; void *user; /* may be NULL */
 } bb_run;
 
-/* Measures (arena without base) or builds. rows: items B; h, w: picture size. */
-bb_status bb_run_init(bb_run *run, const bb_pack *pack, const bb_kernels *kernels, bb_par *par,
-                      const bb_bindings *bind, bool keep_all, bb_arena *arena, bb_error *err);
+/* Takes its memory from the arena (or only measures). The plan may be forgotten afterwards. */
+void bb_run_init(bb_run *run, const bb_pack *pack, const bb_kernels *kernels, bb_par *par, const bb_plan *plan,
+                 bb_arena *arena);
 
-float *bb_run_value(const bb_run *run, uint32_t value);
-
-/* Runs op number `op`. Inputs must have been filled (bb_run_value). */
+/* Runs op number `op`; its inputs must have been made. */
 void bb_run_op(bb_run *run, uint32_t op);
 
-/* Runs all ops whose value's rate is ≤ PROMPT (once per prompt), or all others (every step). */
-bool bb_run_is_prompt_rate(const bb_run *run, uint32_t op);
+/* To be called when inputs have changed. */
+void bb_run_inputs_changed(bb_run *run);
+
+/* True if the op's value is computed once per bb_begin, not at every step. */
+bool bb_run_once(const bb_run *run, uint32_t op);
 
 #endif

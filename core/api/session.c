@@ -1,0 +1,281 @@
+/* A drawing: the sampler's loop around the denoiser, cut into steps and, inside a step, into ops. */
+#include "api/model.h"
+
+#include "base/rng.h"
+#include "image/image.h"
+
+enum state { NEW, DRAWING, FINISHED };
+
+struct bb_session {
+    const bb_model *model;
+    bb_request req;          /* defaults resolved */
+    bb_sampler_plan plan;    /* unused when req.steps is 0 */
+    bb_run run;
+    uint32_t rows;           /* items of the denoiser's batch: pictures × guidance halves */
+    uint32_t sample, timestep, labels, output; /* value ids; labels may be BB_NONE */
+    size_t pixels, x_size, out_size; /* per picture: pixels, floats of x, floats of the model output */
+    uint32_t out_channels;
+    float *x, *x0, *guided;  /* [batch] pictures each */
+    float *noise, *scratch;  /* one picture each */
+    int32_t *label;          /* [batch]; -1: not set */
+    uint64_t *seed;          /* [batch] */
+    enum state state;
+    uint32_t step, op;
+    uint64_t workspace_bytes;
+    int cancel;              /* accessed atomically */
+    bb_tap_fn tap; void *tap_user;
+};
+
+static bool guided(const bb_request *req) { return req->guidance != 0 && req->guidance != 1; }
+
+/* Copies what the caller's version of the struct has, fills defaults, checks ranges. */
+static bb_status resolve(const bb_model *m, const bb_request *given, bb_request *req, bb_error *err)
+{
+    const bb_info *info = &m->pack.info;
+    *req = (bb_request){0};
+    if (!given || given->size_of < 8 || given->size_of > 4096)
+        return bb_fail(err, BB_ERR_ARGUMENT, "request: size_of is not set");
+    memcpy(req, given, given->size_of < sizeof *req ? given->size_of : sizeof *req);
+    req->size_of = sizeof *req;
+    if (!req->width) req->width = info->width;
+    if (!req->height) req->height = info->height;
+    if (!req->batch) req->batch = 1;
+    if (req->width > 16384 || req->height > 16384 || req->batch > 4096)
+        return bb_fail(err, BB_ERR_ARGUMENT, "request: width, height or batch is too large");
+    if (!(req->guidance > -1e6f && req->guidance < 1e6f))
+        return bb_fail(err, BB_ERR_ARGUMENT, "guidance: not a usable number");
+    if (!(req->eta >= 0 && req->eta <= 1)) return bb_fail(err, BB_ERR_ARGUMENT, "eta: must be 0 to 1");
+    if (req->steps && guided(req) && info->null_label < 0)
+        return bb_fail(err, BB_ERR_GUIDANCE, "guidance: this model has no null class, so guidance must be 1 "
+                                             "(import it with --null-label if it was trained with one)");
+    return BB_OK;
+}
+
+/* Everything a session takes from its workspace, measuring or for real; s is a stack copy when measuring. */
+static void take_memory(bb_session *s, bb_arena *arena)
+{
+    uint32_t batch = s->req.batch;
+    bb_run_init(&s->run, &s->model->pack, &s->model->kernels, s->req.par, &s->model->scratch, arena);
+    if (!s->req.steps) return;
+    s->x = bb_arena_take(arena, batch * s->x_size, sizeof *s->x);
+    s->x0 = bb_arena_take(arena, batch * s->x_size, sizeof *s->x0);
+    s->guided = bb_arena_take(arena, batch * s->out_size, sizeof *s->guided);
+    s->noise = bb_arena_take(arena, s->x_size, sizeof *s->noise);
+    s->scratch = bb_arena_take(arena, s->x_size, sizeof *s->scratch);
+    s->label = bb_arena_take(arena, batch, sizeof *s->label);
+    s->seed = bb_arena_take(arena, batch, sizeof *s->seed);
+}
+
+/* Fills all of s that does not need memory, and plans the run in the model's scratch. */
+static bb_status prepare(bb_session *s, const bb_model *m, const bb_request *given, bb_error *err)
+{
+    const bb_graph *g = &m->pack.graph;
+    *s = (bb_session){.model = m};
+    BB_TRY(resolve(m, given, &s->req, err));
+    s->rows = s->req.batch * (s->req.steps && guided(&s->req) ? 2 : 1);
+    s->sample = bb_graph_find_input(g, "sample");
+    s->timestep = bb_graph_find_input(g, "timestep");
+    s->labels = bb_graph_find_input(g, "class_labels");
+    s->output = bb_graph_find_output(g, "sample");
+    bb_bindings bind = {{1, s->rows, s->req.height, s->req.width, 1, 1}};
+    bb_plan plan = m->scratch; /* arrays stay the model's */
+    BB_TRY(bb_plan_make(&plan, &m->pack, &bind, err));
+    ((bb_model *)m)->scratch = plan;
+    if (s->req.steps)
+        BB_TRY(bb_sampler_plan_init(&s->plan, &m->pack.schedule, s->req.sampler, s->req.steps, s->req.eta, err));
+    bb_shape x = plan.shapes[s->sample], y = plan.shapes[s->output];
+    if (y.h != x.h || y.w != x.w)
+        return bb_fail(err, BB_ERR_SIZE, "this model cannot draw %u×%u pixels", s->req.width, s->req.height);
+    s->pixels = (size_t)x.h * x.w;
+    s->x_size = s->pixels * x.c;
+    s->out_size = s->pixels * y.c;
+    s->out_channels = y.c;
+    return BB_OK;
+}
+
+bb_status bb_session_size(const bb_model *m, const bb_request *req, size_t *bytes, bb_error *err)
+{
+    bb_session s;
+    BB_TRY(prepare(&s, m, req, err));
+    bb_arena arena = bb_arena_init(NULL, 0);
+    bb_arena_take(&arena, 1, sizeof s);
+    take_memory(&s, &arena);
+    *bytes = bb_arena_need(&arena);
+    return arena.overflow ? bb_fail(err, BB_ERR_SIZE, "the picture is too large for this machine's memory") : BB_OK;
+}
+
+bb_status bb_session_init(const bb_model *m, const bb_request *req, void *ws, size_t size, bb_session **out,
+                          bb_error *err)
+{
+    bb_arena arena = bb_arena_init(ws, ws ? size : 0);
+    bb_session *s = ws ? bb_arena_take(&arena, 1, sizeof *s) : NULL;
+    if (!s) return bb_fail(err, BB_ERR_SPACE, "the workspace is too small: ask bb_session_size");
+    BB_TRY(prepare(s, m, req, err));
+    take_memory(s, &arena);
+    if (arena.overflow) return bb_fail(err, BB_ERR_SPACE, "the workspace is too small: ask bb_session_size");
+    for (uint32_t i = 0; s->label && i < s->req.batch; i++) s->label[i] = -1;
+    s->workspace_bytes = arena.used;
+    *out = s;
+    return BB_OK;
+}
+
+bb_status bb_condition(bb_session *s, uint32_t image, const bb_cond *cond)
+{
+    if (!s->req.steps || image >= s->req.batch || !cond) return BB_ERR_ARGUMENT;
+    if (cond->label < 0 || (uint32_t)cond->label >= s->model->pack.info.classes) return BB_ERR_LABEL;
+    s->label[image] = cond->label;
+    return BB_OK;
+}
+
+bb_status bb_begin(bb_session *s, const uint64_t *seeds, const float *noise)
+{
+    s->state = NEW;
+    s->step = s->op = 0;
+    __atomic_store_n(&s->cancel, 0, __ATOMIC_RELAXED);
+    bb_run_inputs_changed(&s->run);
+    if (!s->req.steps) {
+        s->state = DRAWING;
+        return BB_OK;
+    }
+    if (!seeds) return BB_ERR_ARGUMENT;
+    for (uint32_t i = 0; i < s->req.batch; i++) {
+        if (s->model->pack.info.classes && s->label[i] < 0) return BB_ERR_ORDER;
+        float *x = s->x + i * s->x_size;
+        s->seed[i] = seeds[i];
+        if (noise) memcpy(x, noise + i * s->x_size, s->x_size * sizeof *x);
+        else bb_normals(x, s->x_size, seeds[i], 0, 0);
+        memcpy(s->x0 + i * s->x_size, x, s->x_size * sizeof *x);
+    }
+    s->state = DRAWING;
+    return BB_OK;
+}
+
+/* With guidance the first half of the rows is unconditional, the second half has the labels. */
+static void fill_inputs(bb_session *s)
+{
+    uint32_t batch = s->req.batch;
+    float *sample = s->run.at[s->sample], *t = s->run.at[s->timestep];
+    for (uint32_t row = 0; row < s->rows; row++) {
+        uint32_t image = row % batch;
+        bool null = s->rows > batch && row < batch;
+        memcpy(sample + row * s->x_size, s->x + image * s->x_size, s->x_size * sizeof *sample);
+        t[row] = (float)s->plan.timesteps[s->step];
+        if (s->labels != BB_NONE)
+            s->run.at[s->labels][row] = (float)(null ? s->model->pack.info.null_label : s->label[image]);
+    }
+    bb_run_inputs_changed(&s->run);
+}
+
+static void finish_step(bb_session *s)
+{
+    const float *out = s->run.at[s->output];
+    uint32_t batch = s->req.batch, channels = s->run.shapes[s->sample].c;
+    for (uint32_t i = 0; i < batch; i++) {
+        float *guided_output = s->guided + i * s->out_size;
+        if (s->rows > batch)
+            bb_guide(guided_output, out + i * s->out_size, out + (batch + i) * s->out_size, s->req.guidance, s->out_size);
+        else
+            memcpy(guided_output, out + i * s->out_size, s->out_size * sizeof *out);
+        bool noisy = bb_sampler_needs_noise(&s->plan, s->step);
+        if (noisy) bb_normals(s->noise, s->x_size, s->seed[i], 1 + s->step, 0);
+        bb_sampler_step(&s->plan, &s->model->pack.schedule, s->step, &(bb_sampler_io){
+            .x = s->x + i * s->x_size, .model_output = guided_output, .noise = noisy ? s->noise : NULL,
+            .pred_x0 = s->x0 + i * s->x_size, .scratch = s->scratch, .pixels = s->pixels, .channels = channels,
+            .out_channels = s->out_channels});
+    }
+    s->step++;
+}
+
+bb_status bb_step(bb_session *s, uint32_t max_ops)
+{
+    const bb_graph *g = &s->model->pack.graph;
+    if (s->state != DRAWING) return BB_ERR_ORDER;
+    if (s->op == 0 && s->req.steps) fill_inputs(s);
+    uint32_t done = 0;
+    for (; s->op < g->n_ops; s->op++) {
+        if (__atomic_load_n(&s->cancel, __ATOMIC_RELAXED)) {
+            s->state = NEW;
+            return BB_ERR_CANCELLED;
+        }
+        if (s->step && bb_run_once(&s->run, s->op)) continue;
+        if (max_ops && done == max_ops) return BB_AGAIN;
+        bb_run_op(&s->run, s->op);
+        done++;
+    }
+    s->op = 0;
+    if (s->req.steps) finish_step(s);
+    if (s->step < s->req.steps) return BB_OK;
+    s->state = FINISHED;
+    return BB_DONE;
+}
+
+static bb_status picture(const bb_session *s, const float *x, bb_image *out)
+{
+    if (!out || !out->rgba || out->width != s->req.width || out->height != s->req.height ||
+        (out->stride && out->stride < 4 * out->width))
+        return BB_ERR_ARGUMENT;
+    bb_rgba(x, s->run.shapes[s->sample].c, out);
+    return BB_OK;
+}
+
+bb_status bb_preview(const bb_session *s, uint32_t image, bb_image *out)
+{
+    if (!s->req.steps || image >= s->req.batch) return BB_ERR_ARGUMENT;
+    if (s->state == NEW) return BB_ERR_ORDER;
+    return picture(s, s->x0 + image * s->x_size, out);
+}
+
+bb_status bb_decode(const bb_session *s, uint32_t image, bb_image *out)
+{
+    if (!s->req.steps || image >= s->req.batch) return BB_ERR_ARGUMENT;
+    if (s->state != FINISHED) return BB_ERR_ORDER;
+    return picture(s, s->x + image * s->x_size, out);
+}
+
+bb_status bb_input(bb_session *s, const char *name, const float *data, size_t count)
+{
+    uint32_t v = bb_graph_find_input(&s->model->pack.graph, name);
+    if (s->req.steps || v == BB_NONE || count != bb_shape_size(s->run.shapes[v])) return BB_ERR_ARGUMENT;
+    if (v == s->labels)
+        for (size_t i = 0; i < count; i++)
+            if (!(data[i] >= 0 && data[i] < (float)s->model->pack.info.classes)) return BB_ERR_LABEL;
+    memcpy(s->run.at[v], data, count * sizeof *data);
+    bb_run_inputs_changed(&s->run);
+    return BB_OK;
+}
+
+bb_status bb_output(const bb_session *s, const char *name, const float **data, uint32_t shape[4])
+{
+    uint32_t v = bb_graph_find_output(&s->model->pack.graph, name);
+    if (v == BB_NONE) return BB_ERR_ARGUMENT;
+    bb_shape y = s->run.shapes[v];
+    *data = s->run.at[v];
+    memcpy(shape, (const uint32_t[]){y.n, y.h, y.w, y.c}, 4 * sizeof *shape);
+    return BB_OK;
+}
+
+void bb_stats_get(const bb_session *s, bb_stats *out)
+{
+    *out = (bb_stats){.step = s->step, .steps = s->req.steps, .op = s->op, .ops = s->model->pack.graph.n_ops,
+                      .workspace_bytes = s->workspace_bytes, .macs_per_step = s->run.macs};
+}
+
+void bb_cancel(bb_session *s) { __atomic_store_n(&s->cancel, 1, __ATOMIC_RELAXED); }
+
+static void observe(void *user, const bb_run *run, uint32_t value)
+{
+    bb_session *s = user;
+    const bb_graph *g = &run->pack->graph;
+    if (g->values[value].path == BB_NONE) return;
+    bb_shape y = run->shapes[value];
+    s->tap(s->tap_user, bb_graph_string(g, g->values[value].path), run->at[value],
+           (const uint32_t[]){y.n, y.h, y.w, y.c});
+}
+
+void bb_tap(bb_session *s, bb_tap_fn fn, void *user)
+{
+    s->tap = fn;
+    s->tap_user = user;
+    s->run.observe = fn ? observe : NULL;
+    s->run.user = s;
+}

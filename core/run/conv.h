@@ -1,0 +1,44 @@
+/* What the float and the quantized convolution share: geometry, work items, and one pointer per output pixel and
+ * kernel tap instead of an im2col copy. A linear layer is a 1×1 convolution; a 1×1 convolution without stride sees
+ * an item as one long row. Private to core/run. */
+#ifndef BB_RUN_CONV_H
+#define BB_RUN_CONV_H
+
+#include "run/run.h"
+
+typedef struct bb_conv {
+    bb_run *run;
+    const bb_op *op;
+    const float *x, *bias;   /* bias [n] or NULL */
+    float *y;
+    uint32_t items, ih, iw, oh, ow; /* after flattening */
+    uint32_t c, n;           /* input channels, outputs */
+    uint32_t taps, kw, stride, top, left;
+    uint32_t tiles, chunks;  /* work items: tiles × chunks of all items' output rows */
+} bb_conv;
+
+void bb_conv_setup(bb_conv *conv, bb_run *run, uint32_t op);
+
+/* The part of the items·oh output rows that chunk number `chunk` covers. */
+void bb_conv_rows(const bb_conv *conv, uint32_t chunk, uint32_t *first, uint32_t *end);
+
+/* rows[p·taps + tap] for `pixels` output pixels from (oy, ox): pixel_bytes apart in the item at `base`; `pad` where
+ * the tap falls outside the picture. */
+void bb_conv_gather(const bb_conv *conv, const void **rows, const uint8_t *base, size_t pixel_bytes, const void *pad,
+                    uint32_t oy, uint32_t ox, uint32_t pixels);
+
+/* Bytes of the pointer array for a tile of pixels. */
+BB_INLINE size_t bb_conv_row_bytes(uint32_t taps)
+{
+    return bb_align_up((size_t)taps * BB_TILE_PIXELS * sizeof(void *), BB_ALIGNMENT);
+}
+
+void bb_conv_f32(bb_run *run, uint32_t op);
+void bb_conv_quantized(bb_run *run, uint32_t op, const bb_layer *layer);
+
+/* Scratch that the two need, for the plan. */
+size_t bb_conv_f32_thread_bytes(const bb_weight *w, uint32_t taps, uint32_t c);
+size_t bb_conv_quantized_thread_bytes(const bb_layer *layer);
+size_t bb_conv_quantized_codes_bytes(const bb_layer *layer, bb_shape x);
+
+#endif

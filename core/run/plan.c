@@ -1,0 +1,108 @@
+/* Memory by liveness: a value occupies the workspace from the op that makes it to the last op that reads it; first
+ * fit among the values alive at that moment. */
+#include "run/conv.h"
+
+#define FOREVER 0xffffffffu
+
+static void find_last_uses(const bb_graph *g, bb_plan *plan)
+{
+    for (uint32_t v = 0; v < g->n_values; v++) {
+        bool kept = v < g->n_inputs || g->values[v].rate <= BB_RATE_PROMPT;
+        plan->last[v] = kept ? FOREVER : v - g->n_inputs;
+    }
+    for (uint32_t i = 0; i < g->n_ops; i++)
+        for (uint32_t k = 0; k < 4; k++) {
+            uint32_t v = g->ops[i].in[k];
+            if (v != BB_NONE && plan->last[v] != FOREVER) plan->last[v] = i;
+        }
+    for (uint32_t i = 0; i < g->n_outputs; i++) plan->last[g->outputs[i].value] = FOREVER;
+}
+
+static size_t value_size(bb_shape s) { return bb_align_up(bb_shape_size(s) * sizeof(float), BB_ALIGNMENT); }
+
+/* Inserts value v into the first gap of the live list (sorted by offset); false if size_t would overflow. */
+static bool place(bb_plan *plan, uint32_t *n_live, uint32_t v)
+{
+    size_t size = value_size(plan->shapes[v]), at = 0;
+    uint32_t i = 0;
+    for (; i < *n_live; i++) {
+        uint32_t other = plan->live[i];
+        if (plan->offset[other] - at >= size) break;
+        at = plan->offset[other] + value_size(plan->shapes[other]);
+    }
+    if (size > SIZE_MAX / 2 - at) return false;
+    for (uint32_t k = *n_live; k > i; k--) plan->live[k] = plan->live[k - 1];
+    plan->live[i] = v;
+    (*n_live)++;
+    plan->offset[v] = at;
+    if (at + size > plan->value_bytes) plan->value_bytes = at + size;
+    return true;
+}
+
+static void drop_dead(bb_plan *plan, uint32_t *n_live, uint32_t op)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < *n_live; i++)
+        if (plan->last[plan->live[i]] > op) plan->live[kept++] = plan->live[i];
+    *n_live = kept;
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static void plan_op(bb_plan *plan, const bb_pack *pack, uint32_t i)
+{
+    const bb_graph *g = &pack->graph;
+    const bb_op *op = &g->ops[i];
+    bb_shape x = plan->shapes[op->in[0]], y = plan->shapes[bb_op_value(g, i)];
+    size_t thread = 0, codes = 0;
+    if (op->kind == BB_OP_CONV2D || op->kind == BB_OP_LINEAR) {
+        const bb_weight *w = &pack->weights[op->weight[0]];
+        uint32_t taps = op->kind == BB_OP_CONV2D ? op->conv.kh * op->conv.kw : 1;
+        plan->macs += (uint64_t)bb_shape_size(y) * taps * x.c;
+        thread = w->layer ? bb_conv_quantized_thread_bytes(w->layer) : bb_conv_f32_thread_bytes(w, taps, x.c);
+        codes = w->layer ? bb_conv_quantized_codes_bytes(w->layer, x) : x.c * sizeof(float);
+    } else if (op->kind == BB_OP_ATTENTION) {
+        size_t keys = (size_t)plan->shapes[op->in[1]].h * plan->shapes[op->in[1]].w;
+        plan->macs += 2 * (uint64_t)bb_shape_size(y) * keys;
+        thread = BB_ATTENTION_SCRATCH(x.c / op->attention.heads) * sizeof(float);
+    } else if (op->kind == BB_OP_GROUP_NORM) {
+        thread = 4 * (size_t)x.c * sizeof(float);
+    }
+    plan->thread_bytes = larger(plan->thread_bytes, bb_align_up(thread, BB_ALIGNMENT));
+    plan->codes_bytes = larger(plan->codes_bytes, bb_align_up(codes, BB_ALIGNMENT));
+}
+
+bb_status bb_plan_make(bb_plan *plan, const bb_pack *pack, const bb_bindings *bind, bb_error *err)
+{
+    const bb_graph *g = &pack->graph;
+    plan->value_bytes = plan->codes_bytes = plan->thread_bytes = 0;
+    plan->macs = 0;
+    BB_TRY(bb_graph_shapes(g, bind, plan->shapes, err));
+    find_last_uses(g, plan);
+    uint32_t n_live = 0;
+    bool fits = true;
+    for (uint32_t v = 0; v < g->n_inputs; v++) fits = fits && place(plan, &n_live, v);
+    for (uint32_t i = 0; i < g->n_ops; i++) {
+        fits = fits && place(plan, &n_live, bb_op_value(g, i));
+        drop_dead(plan, &n_live, i);
+        plan_op(plan, pack, i);
+    }
+    return fits ? BB_OK : bb_fail(err, BB_ERR_SIZE, "the picture is too large for this machine's memory");
+}
+
+void bb_run_init(bb_run *run, const bb_pack *pack, const bb_kernels *kernels, bb_par *par, const bb_plan *plan,
+                 bb_arena *arena)
+{
+    const bb_graph *g = &pack->graph;
+    *run = (bb_run){.pack = pack, .kernels = kernels, .par = par, .macs = plan->macs,
+                    .thread_bytes = plan->thread_bytes, .timestep = bb_graph_find_input(g, "timestep"),
+                    .codes_value = BB_NONE, .codes_quantizer = BB_NONE};
+    run->shapes = bb_arena_take(arena, g->n_values, sizeof *run->shapes);
+    run->at = bb_arena_take(arena, g->n_values, sizeof *run->at);
+    run->codes = bb_arena_take(arena, plan->codes_bytes, 1);
+    run->thread = bb_arena_take(arena, plan->thread_bytes, bb_par_threads(par));
+    uint8_t *values = bb_arena_take(arena, plan->value_bytes, 1);
+    if (!arena->base || arena->overflow) return;
+    memcpy(run->shapes, plan->shapes, g->n_values * sizeof *run->shapes);
+    for (uint32_t v = 0; v < g->n_values; v++) run->at[v] = (float *)(void *)(values + plan->offset[v]);
+}
