@@ -14,6 +14,7 @@
 #define BB_TILE 16
 #define BB_TILE_PIXELS 8
 #define BB_K_BLOCK 8 /* input channels per bit-plane block */
+#define BB_PLANES 8  /* at most, per output channel */
 
 /* Activation codes of one segment: for every pixel and channel
  *   v = x·m[c];  v = v > −z ? v : −z;  v = v < levels−z ? v : levels−z;  a = round_half_even(v) + z
@@ -94,7 +95,8 @@ typedef struct bb_attention_args {
 #define BB_ATTENTION_KEYS 64
 #define BB_ATTENTION_LOWEST (-3.402823466e+38f)
 #define BB_ATTENTION_QUERIES 16 /* work item of the walker; a set may go one by one */
-#define BB_ATTENTION_SCRATCH(d) ((size_t)BB_ATTENTION_KEYS * (d) + (size_t)BB_ATTENTION_QUERIES * ((d) + 2) + 2 * BB_ATTENTION_KEYS)
+#define BB_ATTENTION_SCRATCH(d) \
+    ((size_t)BB_ATTENTION_KEYS * (d) + (size_t)BB_ATTENTION_QUERIES * ((d) + 2) + 2 * BB_ATTENTION_KEYS)
 
 /* The remaining ops, y may be x (or a, or b):
  *   silu          y = x / (1 + exp(−x))

@@ -1,0 +1,143 @@
+/* Quantized layers in WebAssembly SIMD. The dot product widens both operands to 16 bits, so every w in −128..127 and
+ * a in 0..255 is exact: a pair sum is at most 2·128·255. */
+#include <wasm_simd128.h>
+
+#include "base/mathf.h"
+
+#define BB_ISA wasm_simd128
+#include "kernels/set.h"
+
+/* pmax(low, v) is low < v ? v : low, so NaN gives low; pmin(high, v) is v < high ? v : high. The result + magic has
+ * round(v) in its low mantissa bits: bb_round_even as an integer. */
+BB_INLINE v128_t quantize4(const float *x, const float *m, v128_t low, v128_t high, v128_t bias)
+{
+    v128_t v = wasm_f32x4_mul(wasm_v128_load(x), wasm_v128_load(m));
+    v = wasm_f32x4_pmin(high, wasm_f32x4_pmax(low, v));
+    return wasm_i32x4_add(wasm_f32x4_add(v, wasm_f32x4_const_splat(12582912.0f)), bias);
+}
+
+void BB_FN(quantize)(const bb_quantize_args *a)
+{
+    const int32_t zero = (int32_t)a->zero;
+    const float low = -(float)zero, high = (float)((int32_t)a->levels - zero);
+    const v128_t vlow = wasm_f32x4_splat(low), vhigh = wasm_f32x4_splat(high);
+    const v128_t bias = wasm_i32x4_splat(zero - 0x4b400000);
+    const size_t whole = a->channels / 8 * 8;
+    for (size_t p = 0; p < a->pixels; p++) {
+        uint8_t *code = a->a + p * a->a_stride;
+        const float *x = a->x + p * a->x_stride;
+        for (size_t c = 0; c < whole; c += 8) {
+            const v128_t n0 = quantize4(x + c, a->m + c, vlow, vhigh, bias);
+            const v128_t n1 = quantize4(x + c + 4, a->m + c + 4, vlow, vhigh, bias);
+            const v128_t h = wasm_i16x8_narrow_i32x4(n0, n1);
+            wasm_v128_store64_lane(code + c, wasm_u8x16_narrow_i16x8(h, h), 0);
+        }
+        if (whole == a->channels) continue;
+        for (size_t c = whole; c < whole + 8; c++) {
+            if (c >= a->channels) {
+                code[c] = 0;
+                continue;
+            }
+            float v = x[c] * a->m[c];
+            v = v > low ? v : low;
+            v = v < high ? v : high;
+            code[c] = (uint8_t)((int32_t)bb_round_even(v) + zero);
+        }
+    }
+}
+
+/* 16 × i16 to their low bytes. */
+BB_INLINE v128_t low_bytes(const int16_t *x)
+{
+    const v128_t mask = wasm_i16x8_const_splat(0xff);
+    return wasm_u8x16_narrow_i16x8(wasm_v128_and(wasm_v128_load(x), mask),
+                                   wasm_v128_and(wasm_v128_load(x + 8), mask));
+}
+
+/* Sums modulo 256 are enough, as the results fit int8. */
+void BB_FN(expand_tile)(const bb_expand_args *a)
+{
+    const v128_t offset = low_bytes(a->offset);
+    v128_t multiplier[BB_PLANES];
+    BB_ASSERT(a->n_planes <= BB_PLANES);
+    for (size_t p = 0; p < a->n_planes; p++) multiplier[p] = low_bytes(a->multiplier + p * BB_TILE);
+    const uint8_t *planes = a->planes;
+    int8_t *out = a->w;
+    for (size_t block = 0; block < a->k_blocks; block++, out += 8 * BB_TILE) {
+        v128_t w[8] = {offset, offset, offset, offset, offset, offset, offset, offset};
+        for (size_t p = 0; p < a->n_planes; p++, planes += BB_TILE) {
+            const v128_t plane = wasm_v128_load(planes);
+            _Pragma("GCC unroll 8") for (int i = 0; i < 8; i++) {
+                const v128_t bit = wasm_i8x16_splat((int8_t)(1 << i));
+                const v128_t set = wasm_i8x16_eq(wasm_v128_and(plane, bit), bit);
+                w[i] = wasm_i8x16_add(w[i], wasm_v128_and(set, multiplier[p]));
+            }
+        }
+        _Pragma("GCC unroll 4") for (int t = 0; t < 4; t++) {
+            const v128_t even = w[2 * t], odd = w[2 * t + 1];
+            wasm_v128_store(out + 32 * t, wasm_i8x16_shuffle(even, odd, 0, 16, 1, 17, 2, 18, 3, 19,
+                                                             4, 20, 5, 21, 6, 22, 7, 23));
+            wasm_v128_store(out + 32 * t + 16, wasm_i8x16_shuffle(even, odd, 8, 24, 9, 25, 10, 26, 11, 27,
+                                                                  12, 28, 13, 29, 14, 30, 15, 31));
+        }
+    }
+}
+
+/* One pair of channels (number T of four) of n pixels against 16 outputs. */
+#define DOT_PAIR(T)                                                                             \
+    do {                                                                                        \
+        v128_t wv[4];                                                                           \
+        _Pragma("GCC unroll 4") for (int v = 0; v < 4; v++)                                     \
+            wv[v] = wasm_i16x8_load8x8(w + (T) * 32 + v * 8);                                   \
+        _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {                                \
+            const v128_t pair = wasm_i32x4_shuffle(x[i], x[i], T, T, T, T);                     \
+            _Pragma("GCC unroll 4") for (int v = 0; v < 4; v++)                                 \
+                sum[i][v] = wasm_i32x4_add(sum[i][v], wasm_i32x4_dot_i16x8(pair, wv[v]));       \
+        }                                                                                       \
+    } while (0)
+
+/* Pixels first..first+n−1 over all taps. n is a constant at every call: 4n sums stay in registers. */
+BB_INLINE void dot_pixels(const bb_dot_args *a, size_t first, const size_t n)
+{
+    v128_t sum[4][4], x[4];
+    _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++)
+        sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = wasm_i32x4_const_splat(0);
+    for (size_t tap = 0; tap < a->taps; tap++) {
+        const uint8_t *const *rows = a->rows + first * a->taps + tap;
+        const int8_t *w = a->w + tap * a->tap_stride;
+        for (size_t c = 0; c < a->channels; c += 8, w += 8 * BB_TILE) {
+            _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++)
+                x[i] = wasm_u16x8_load8x8(rows[i * a->taps] + a->a_first + c);
+            DOT_PAIR(0);
+            DOT_PAIR(1);
+            DOT_PAIR(2);
+            DOT_PAIR(3);
+        }
+    }
+    _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++)
+        _Pragma("GCC unroll 4") for (size_t v = 0; v < 4; v++)
+            wasm_v128_store(a->acc + (first + i) * BB_TILE + v * 4, sum[i][v]);
+}
+
+void BB_FN(dot_tile)(const bb_dot_args *a)
+{
+    size_t p = 0;
+    for (; p + 2 <= a->pixels; p += 2) dot_pixels(a, p, 2);
+    for (; p < a->pixels; p++) dot_pixels(a, p, 1);
+}
+
+void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
+{
+    for (size_t p = 0; p < a->pixels; p++) {
+        for (size_t j = 0; j < BB_TILE; j += 4) {
+            v128_t sum = wasm_f32x4_const_splat(0);
+            for (size_t g = 0; g < a->segments; g++) {
+                const v128_t acc = wasm_v128_load(a->acc + (g * BB_TILE_PIXELS + p) * BB_TILE + j);
+                const v128_t n = wasm_i32x4_sub(acc, wasm_v128_load(a->zsum + g * BB_TILE + j));
+                const v128_t e = wasm_v128_load(a->e + g * BB_TILE + j);
+                sum = wasm_f32x4_add(sum, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(n), e));
+            }
+            wasm_v128_store(a->y + p * BB_TILE + j, wasm_f32x4_add(sum, wasm_v128_load(a->bias + j)));
+        }
+    }
+}

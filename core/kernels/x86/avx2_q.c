@@ -1,0 +1,144 @@
+/* Quantized layers in AVX2. The dot product widens both operands to 16 bits, so every w in −128..127 and a in 0..255
+ * is exact: a pair sum is at most 2·128·255. */
+#include <immintrin.h>
+
+#include "base/mathf.h"
+
+#define BB_ISA x86_avx2
+#include "kernels/set.h"
+
+typedef long long unaligned_i64 __attribute__((aligned(1), may_alias));
+
+/* maxps and minps give their second operand when the first is NaN: v first, as in the contract. */
+void BB_FN(quantize)(const bb_quantize_args *a)
+{
+    const int32_t zero = (int32_t)a->zero;
+    const float low = -(float)zero, high = (float)((int32_t)a->levels - zero);
+    const __m256 vlow = _mm256_set1_ps(low), vhigh = _mm256_set1_ps(high), magic = _mm256_set1_ps(12582912.0f);
+    /* v + magic has round(v) in its low mantissa bits: bb_round_even as an integer. */
+    const __m256i bias = _mm256_set1_epi32(zero - 0x4b400000);
+    const size_t whole = a->channels / 8 * 8;
+    for (size_t p = 0; p < a->pixels; p++) {
+        uint8_t *code = a->a + p * a->a_stride;
+        const float *x = a->x + p * a->x_stride;
+        for (size_t c = 0; c < whole; c += 8) {
+            __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x + c), _mm256_loadu_ps(a->m + c));
+            v = _mm256_min_ps(_mm256_max_ps(v, vlow), vhigh);
+            const __m256i n = _mm256_add_epi32(_mm256_castps_si256(_mm256_add_ps(v, magic)), bias);
+            const __m128i h = _mm_packus_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+            _mm_storel_epi64((__m128i *)(code + c), _mm_packus_epi16(h, h));
+        }
+        if (whole == a->channels) continue;
+        for (size_t c = whole; c < whole + 8; c++) {
+            if (c >= a->channels) {
+                code[c] = 0;
+                continue;
+            }
+            float v = x[c] * a->m[c];
+            v = v > low ? v : low;
+            v = v < high ? v : high;
+            code[c] = (uint8_t)((int32_t)bb_round_even(v) + zero);
+        }
+    }
+}
+
+/* Sums modulo 256 are enough, as the results fit int8. A vector holds an even k in its low half, the next above. */
+void BB_FN(expand_tile)(const bb_expand_args *a)
+{
+    const __m256i low_byte = _mm256_set1_epi16(0xff);
+    const __m256i offset16 = _mm256_and_si256(_mm256_loadu_si256((const __m256i *)a->offset), low_byte);
+    const __m256i offset = _mm256_permute4x64_epi64(_mm256_packus_epi16(offset16, offset16), 0x88);
+    __m256i bit[4], multiplier[BB_PLANES];
+    BB_ASSERT(a->n_planes <= BB_PLANES);
+    for (int t = 0; t < 4; t++)
+        bit[t] = _mm256_set_m128i(_mm_set1_epi8((char)(2 << 2 * t)), _mm_set1_epi8((char)(1 << 2 * t)));
+    for (size_t p = 0; p < a->n_planes; p++) {
+        const __m256i *m = (const __m256i *)(a->multiplier + p * BB_TILE);
+        const __m256i m16 = _mm256_and_si256(_mm256_loadu_si256(m), low_byte);
+        multiplier[p] = _mm256_permute4x64_epi64(_mm256_packus_epi16(m16, m16), 0x88);
+    }
+    const uint8_t *planes = a->planes;
+    __m128i *out = (__m128i *)a->w;
+    for (size_t block = 0; block < a->k_blocks; block++, out += 8) {
+        __m256i w[4] = {offset, offset, offset, offset};
+        for (size_t p = 0; p < a->n_planes; p++, planes += BB_TILE) {
+            const __m256i plane = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)planes));
+            _Pragma("GCC unroll 4") for (int t = 0; t < 4; t++) {
+                const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(plane, bit[t]), bit[t]);
+                w[t] = _mm256_add_epi8(w[t], _mm256_and_si256(set, multiplier[p]));
+            }
+        }
+        _Pragma("GCC unroll 4") for (int t = 0; t < 4; t++) {
+            const __m128i even = _mm256_castsi256_si128(w[t]), odd = _mm256_extracti128_si256(w[t], 1);
+            _mm_storeu_si128(out + 2 * t, _mm_unpacklo_epi8(even, odd));
+            _mm_storeu_si128(out + 2 * t + 1, _mm_unpackhi_epi8(even, odd));
+        }
+    }
+}
+
+BB_INLINE __m256i load_pairs(const int8_t *w)
+{
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
+}
+
+/* One pair of channels (number T of four) of n pixels against 16 outputs. */
+#define DOT_PAIR(T)                                                                       \
+    do {                                                                                  \
+        const __m256i w0 = load_pairs(w + (T) * 32), w1 = load_pairs(w + (T) * 32 + 16);  \
+        _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {                          \
+            const __m256i pair = _mm256_shuffle_epi32(x[i], (T) * 0x55);                  \
+            sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(pair, w0));         \
+            sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(pair, w1));         \
+        }                                                                                 \
+    } while (0)
+
+/* Pixels first..first+n−1 over all taps. n is a constant at every call: 2n sums stay in registers. */
+BB_INLINE void dot_pixels(const bb_dot_args *a, size_t first, const size_t n)
+{
+    __m256i sum[4][2], x[4];
+    _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
+    for (size_t tap = 0; tap < a->taps; tap++) {
+        const uint8_t *const *rows = a->rows + first * a->taps + tap;
+        const int8_t *w = a->w + tap * a->tap_stride;
+        for (size_t c = 0; c < a->channels; c += 8, w += 8 * BB_TILE) {
+            _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {
+                const uint8_t *code = rows[i * a->taps] + a->a_first + c;
+                x[i] = _mm256_cvtepu8_epi16(_mm_set1_epi64x(*(const unaligned_i64 *)code));
+            }
+            DOT_PAIR(0);
+            DOT_PAIR(1);
+            DOT_PAIR(2);
+            DOT_PAIR(3);
+        }
+    }
+    __m256i *acc = (__m256i *)(a->acc + first * BB_TILE);
+    _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {
+        _mm256_storeu_si256(acc + 2 * i, sum[i][0]);
+        _mm256_storeu_si256(acc + 2 * i + 1, sum[i][1]);
+    }
+}
+
+void BB_FN(dot_tile)(const bb_dot_args *a)
+{
+    size_t p = 0;
+    for (; p + 4 <= a->pixels; p += 4) dot_pixels(a, p, 4);
+    for (; p + 2 <= a->pixels; p += 2) dot_pixels(a, p, 2);
+    for (; p < a->pixels; p++) dot_pixels(a, p, 1);
+}
+
+void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
+{
+    for (size_t p = 0; p < a->pixels; p++) {
+        for (size_t j = 0; j < BB_TILE; j += 8) {
+            __m256 sum = _mm256_setzero_ps();
+            for (size_t g = 0; g < a->segments; g++) {
+                const int32_t *acc = a->acc + (g * BB_TILE_PIXELS + p) * BB_TILE + j;
+                const __m256i zsum = _mm256_loadu_si256((const __m256i *)(a->zsum + g * BB_TILE + j));
+                const __m256i n = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)acc), zsum);
+                const __m256 e = _mm256_loadu_ps(a->e + g * BB_TILE + j);
+                sum = _mm256_add_ps(sum, _mm256_mul_ps(_mm256_cvtepi32_ps(n), e));
+            }
+            _mm256_storeu_ps(a->y + p * BB_TILE + j, _mm256_add_ps(sum, _mm256_loadu_ps(a->bias + j)));
+        }
+    }
+}
