@@ -35,11 +35,12 @@ typedef struct bb_sampler_plan {
     int32_t timesteps[BB_MAX_STEPS]; /* noisiest first */
 } bb_sampler_plan;
 
-/* Fills timesteps for S steps with the schedule's spacing. BB_ERR_STEPS unless 1 ≤ S ≤ min(train_steps, BB_MAX_STEPS).
- * sampler BB_SAMPLER_DEFAULT takes the schedule's own. Bit-equal to diffusers 0.27.2 set_timesteps. */
+/* Fills timesteps for S steps with the schedule's spacing. BB_ERR_STEPS unless 1 ≤ S ≤ min(train_steps, BB_MAX_STEPS)
+ * and all timesteps lie in 0..train_steps-1 (steps_offset may push them out). sampler BB_SAMPLER_DEFAULT takes the
+ * schedule's own. Equal to diffusers 0.27.2 set_timesteps. eta 0..1, used by DDIM. */
 bb_status bb_sampler_plan_init(bb_sampler_plan *plan, const bb_schedule *sched, uint32_t sampler, uint32_t steps,
                                float eta, bb_error *err);
-/* The same with given timesteps (strictly decreasing, DDPM). */
+/* The same with given timesteps, strictly decreasing; DDPM only (diffusers' DDIM steps by a fixed stride). */
 bb_status bb_sampler_plan_custom(bb_sampler_plan *plan, const bb_schedule *sched, uint32_t sampler,
                                  const int32_t *timesteps, uint32_t steps, bb_error *err);
 
@@ -50,7 +51,7 @@ typedef struct bb_sampler_io {
     const float *model_output; /* the guided prediction */
     const float *noise;        /* standard normals, or NULL where bb_sampler_needs_noise says none */
     float *pred_x0;            /* out, may be NULL */
-    float *scratch;            /* [pixels·channels], used by thresholding only */
+    float *scratch;            /* [pixels·channels], used by thresholding only, else may be NULL */
     size_t pixels;
     uint32_t channels, out_channels;
 } bb_sampler_io;
@@ -60,11 +61,6 @@ bool bb_sampler_needs_noise(const bb_sampler_plan *plan, uint32_t step);
 void bb_sampler_step(const bb_sampler_plan *plan, const bb_schedule *sched, uint32_t step, const bb_sampler_io *io);
 void bb_ddim_step(const bb_sampler_plan *plan, const bb_schedule *sched, uint32_t step, const bb_sampler_io *io);
 void bb_ddpm_step(const bb_sampler_plan *plan, const bb_schedule *sched, uint32_t step, const bb_sampler_io *io);
-
-/* x0 from x_t and the model output by prediction type, then thresholding or clipping as the schedule says;
- * sqrt_alpha = √ᾱ_t, sqrt_beta = √(1−ᾱ_t). Shared by the samplers. eps (may be NULL) gets the implied ε. */
-void bb_predict_x0(const bb_schedule *sched, double sqrt_alpha, double sqrt_beta, const bb_sampler_io *io, float *x0,
-                   float *eps);
 
 /* ε = ε_null + g·(ε_label − ε_null), n values; out may be either input. DESIGN order of operations: one
  * subtraction, one multiplication, one addition, in f32. */
