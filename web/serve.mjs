@@ -21,9 +21,9 @@ const TYPES = {
   '.svg': 'image/svg+xml', '.txt': 'text/plain; charset=utf-8', '.md': 'text/plain; charset=utf-8', '.ts': 'text/plain; charset=utf-8',
 };
 
-/** @param {{ roots: string[], isolate?: boolean }} options */
-export function makeServer({ roots, isolate = false }) {
-  return createServer((ask, reply) => {
+/** A request handler for node:http. @param {{ roots: string[], isolate?: boolean }} options */
+export function serveFiles({ roots, isolate = false }) {
+  return (ask, reply) => {
     reply.setHeader('X-Content-Type-Options', 'nosniff');
     if (isolate) {
       reply.setHeader('Cross-Origin-Opener-Policy', 'same-origin');
@@ -34,7 +34,7 @@ export function makeServer({ roots, isolate = false }) {
       if (reply.headersSent) reply.destroy();
       else plain(reply, 500, error.message);
     });
-  });
+  };
 }
 
 async function answer(ask, reply, roots) {
@@ -152,7 +152,7 @@ async function main() {
       process.exit(1);
     }
   }
-  const server = makeServer(options);
+  const server = createServer(serveFiles(options));
   server.on('error', error => {
     console.error(error.code === 'EADDRINUSE' ? `serve: port ${options.port} is taken; choose another with --port N, or --port 0`
       : `serve: ${error.message}`);

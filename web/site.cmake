@@ -9,7 +9,7 @@ function(stage folder)
   endforeach()
 endfunction()
 
-file(GLOB scripts ${SOURCE}/wasm/js/*.js ${SOURCE}/wasm/js/*.d.ts)
+file(GLOB scripts ${SOURCE}/wasm/js/*.js ${SOURCE}/wasm/js/*.d.ts ${SOURCE}/wasm/js/package.json)
 file(GLOB models ${SOURCE}/models/*.safetensors)
 list(FILTER models EXCLUDE REGEX "/tiny[^/]*$") # made for tests, draws nothing
 list(SORT models)

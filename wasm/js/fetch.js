@@ -7,7 +7,7 @@ import { BitbrushError } from './errors.js';
  */
 export async function open(source) {
   if ('blob' in source) return { stream: source.blob.stream(), name: source.name, local: true };
-  if ('stream' in source) return { stream: source.stream, name: source.name, local: false };
+  if ('stream' in source) return source;
   let reply;
   try {
     reply = await fetch(source.url);

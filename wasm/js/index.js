@@ -36,7 +36,7 @@ async function sourceOf(from) {
   if (from instanceof Response) {
     const name = from.url || 'the model';
     const stream = checkReply(from, name);
-    if (streamsMove()) return { stream, name };
+    if (streamsMove()) return { stream, name, local: false };
     return { blob: await from.blob(), name }; // Safari cannot hand a stream to a worker
   }
   throw new BitbrushError('arg', 'load takes an address, a Blob or a Response');

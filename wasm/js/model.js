@@ -32,9 +32,10 @@ export class Model {
       signal?.throwIfAborted();
       if (this.#disposed) throw disposed();
       this.#port = port;
-      const transfer = 'stream' in this.#source ? [/** @type {any} */ (this.#source.stream)] : [];
+      const source = toSend(this.#source);
+      const transfer = 'stream' in source ? [/** @type {any} */ (source.stream)] : [];
       // grace 0: ending the worker ends its download
-      this.info = freeze(await port.ask({ op: 'load', source: this.#source, wasm: this.#wasm },
+      this.info = freeze(await port.ask({ op: 'load', source, wasm: this.#wasm },
         { signal, transfer, grace: 0, progress: p => onProgress?.(p) }));
     } catch (error) {
       port.close();
@@ -109,6 +110,12 @@ export function textOf({ label, seed, steps, guidance, eta, sampler }, info) {
   const options = [info.classes ? `--label ${label}` : '', `--seed ${seed}`, `--steps ${steps}`, `--guidance ${guidance}`,
     eta ? `--eta ${eta}` : '', sampler === 'default' ? '' : `--sampler ${sampler}`];
   return { Software: 'bitbrush', bitbrush: options.filter(Boolean).join(' ') };
+}
+
+/** Node cannot clone Blobs that stand for files, but it can move their streams. @param {import('./protocol.js').Source} source */
+function toSend(source) {
+  if (!('blob' in source) || typeof Worker === 'function') return source;
+  return { stream: source.blob.stream(), name: source.name, local: true };
 }
 
 const disposed = () => new BitbrushError('disposed', 'this model has been disposed of');

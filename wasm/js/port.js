@@ -20,7 +20,7 @@ async function start(heard, died) {
   const { Worker: Thread } = await import(/* @vite-ignore */ 'node:worker_threads');
   const worker = new Thread(new URL('./worker.js', import.meta.url));
   worker.on('message', heard);
-  worker.on('error', error => died(error.message));
+  worker.on('error', error => died(String(error)));
   return {
     post: (message, transfer) => worker.postMessage(message, /** @type {any} */ (transfer)),
     hold: on => (on ? worker.ref() : worker.unref()), // an idle model does not keep the process alive
@@ -35,7 +35,7 @@ export class Port {
   /** @type {BitbrushError | undefined} */
   #dead;
   /** @type {Host} */
-  #host;
+  #host = /** @type {any} */ (undefined); // set before open() returns
 
   static async open() {
     const port = new Port();

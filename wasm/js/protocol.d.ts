@@ -1,7 +1,7 @@
 /** What crosses the border between model.js and worker.js. One request at a time; `cancel` may overtake. */
 import type { ErrorCode, ModelInfo, Step } from './index.js';
 
-export type Source = { url: string } | { blob: Blob; name: string } | { stream: ReadableStream<Uint8Array>; name: string };
+export type Source = { url: string } | { blob: Blob; name: string } | { stream: ReadableStream<Uint8Array>; name: string; local: boolean };
 
 /** A DrawRequest with every default filled in; the seed as a decimal string. */
 export interface PlainRequest {

@@ -28,7 +28,7 @@ export class Engine {
   static async create(url) {
     let instance;
     try {
-      instance = (await instantiate(new URL(url)));
+      instance = await instantiate(new URL(url));
     } catch (cause) {
       throw new BitbrushError('worker', `cannot start ${url}: ${cause instanceof Error ? cause.message : cause}`, { cause });
     }
@@ -99,10 +99,15 @@ export class Engine {
   /** The file's __metadata__: strings from an untrusted file, so show them as text only. */
   metadata() {
     const length = Number(new DataView(this.x.memory.buffer).getBigUint64(this.blobAt, true));
-    const header = JSON.parse(new TextDecoder().decode(this.copy(this.blobAt + 8, length)));
+    let header;
+    try {
+      header = JSON.parse(new TextDecoder().decode(this.copy(this.blobAt + 8, length)));
+    } catch (cause) {
+      throw new BitbrushError('corrupt', 'the header is not valid JSON', { cause });
+    }
     /** @type {Record<string, string>} */
-    const out = Object.create(null);
-    for (const [key, value] of Object.entries(header.__metadata__ ?? {})) if (typeof value === 'string') out[key] = value;
+    const out = {};
+    for (const [key, value] of Object.entries(header?.__metadata__ ?? {})) if (typeof value === 'string') out[key] = value;
     return out;
   }
 

@@ -1,0 +1,199 @@
+/**
+ * The page in headless Chromium, from a cold start to a saved picture. Needs playwright-core (tests/package.json)
+ * and an installed Chromium: BB_CHROMIUM, /usr/bin/chromium unless told. Screenshots go to BB_BUILD/screenshots.
+ */
+import { chromium } from 'playwright-core';
+import { mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { serveFiles } from '../web/serve.mjs';
+import { build, decodePng, models, native, sha256, site } from './js/common.mjs';
+
+let passed = 0, failed = 0;
+function check(ok, what) {
+  if (ok) passed++;
+  else { failed++; console.log(`FAIL ${what}`); }
+}
+const same = (a, b, what) => check(Object.is(a, b), `${what}: ${JSON.stringify(a)} is not ${JSON.stringify(b)}`);
+
+const model = models[0];
+if (!model) throw new Error('no packed model in models/');
+const file = readFileSync(model.path);
+const shots = join(build, 'screenshots');
+mkdirSync(shots, { recursive: true });
+
+// ---- a server that also misbehaves on demand ----
+
+/** The model with a class name that would be markup if anyone used innerHTML. */
+function hostile() {
+  const header = Number(file.readBigUInt64LE(0)), text = file.subarray(8, 8 + header).toString();
+  const evil = text.replace('T-shirt/top', '<b>X</b>-top');
+  const padded = evil.trimEnd().padEnd(header);
+  if (evil === text || Buffer.byteLength(padded) !== header) return undefined;
+  return Buffer.concat([file.subarray(0, 8), Buffer.from(padded), file.subarray(8 + header)]);
+}
+const faults = {
+  '/models/cut.safetensors': reply => {
+    reply.writeHead(200, { 'Content-Length': file.length });
+    reply.write(file.subarray(0, file.length >> 1));
+    setTimeout(() => reply.destroy(), 100);
+  },
+  '/models/slow.safetensors': reply => reply.write(file.subarray(0, file.length >> 1)),
+  '/models/html.safetensors': reply => reply.writeHead(200, { 'Content-Type': 'text/html' }).end('<!doctype html><title>Sign in</title>'),
+  '/models/hostile.safetensors': reply => reply.end(hostile()),
+};
+const files = serveFiles({ roots: [site] });
+let listed; // what models.json says; the staged one unless a check sets it
+const server = createServer((ask, reply) => {
+  const path = ask.url.split('?')[0];
+  if (path in faults) faults[path](reply);
+  else if (path === '/models.json' && listed) reply.end(JSON.stringify(listed.map(name => ({ name, file: `models/${name}.safetensors`, bytes: file.length }))));
+  else files(ask, reply);
+}).listen(0, '127.0.0.1');
+await new Promise(resolve => server.once('listening', resolve));
+const base = `http://127.0.0.1:${server.address().port}/`;
+
+const browser = await chromium.launch({
+  executablePath: process.env.BB_CHROMIUM ?? '/usr/bin/chromium',
+  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync'],
+});
+
+const complaints = [];
+async function newPage(options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, acceptDownloads: true, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(60000);
+  page.on('pageerror', error => complaints.push(String(error)));
+  page.on('console', message => { if (message.type() === 'error' && !/Failed to load resource/.test(message.text())) complaints.push(message.text()); });
+  context.on('request', request => { if (!/^(data|blob|file):/.test(request.url()) && !request.url().startsWith(base)) complaints.push(`a request to ${request.url()}`); });
+  return page;
+}
+const status = (page, pattern) => page.waitForFunction(source => new RegExp(source).test(document.getElementById('status').textContent), pattern.source);
+const statusText = page => page.textContent('#status');
+const ready = page => page.waitForSelector('#draw:enabled');
+const done = page => status(page, /steps in/);
+const pixels = page => page.$eval('#picture', c => [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]);
+async function fill(page, { label, seed, steps, guidance }) {
+  if (label !== undefined) await page.selectOption('#label', String(label));
+  await page.fill('#seed', String(seed));
+  await page.fill('#steps', String(steps));
+  if (guidance !== undefined) await page.$eval('#guidance', (e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }, String(guidance));
+}
+
+// ---- from a cold page to the saved picture ----
+
+const request = { label: 8, seed: 7, steps: 20, guidance: 2 };
+const page = await newPage();
+{
+  const start = performance.now();
+  await page.goto(`${base}?model=${model.name}`);
+  await ready(page);
+  const loaded = performance.now();
+  await fill(page, request);
+  await page.click('#draw');
+  await done(page);
+  const end = performance.now();
+  console.log(`cold page to picture: ${((end - start) / 1000).toFixed(2)} s (page and model ${((loaded - start) / 1000).toFixed(2)} s), `
+    + `${await page.textContent('#ms')} per step, memory ${await page.textContent('#memory')}, model ${(file.length / 2 ** 20).toFixed(1)} MB`);
+}
+check(await page.$('#no-server') === null, 'the module removes the sentence about the server');
+same(await page.textContent('#kernels'), 'wasm_simd128', 'kernel set');
+same((await page.$$('#strip li')).length, request.steps, 'pictures in the strip');
+same(await page.$eval('#picture', c => getComputedStyle(c).imageRendering), 'pixelated', 'upscaling');
+
+const expected = native(model.path, request);
+const [width, height, ...shown] = await pixels(page);
+same(`${width}×${height}`, `${expected.width}×${expected.height}`, 'size');
+same(sha256(Uint8ClampedArray.from(shown)), sha256(expected.data), 'canvas pixels = native picture');
+console.log(`rgba sha-256 ${sha256(expected.data)}`);
+
+{
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]);
+  const saved = readFileSync(await download.path());
+  same(sha256(decodePng(saved).data), sha256(expected.data), 'pixels of the saved PNG');
+  same(sha256(saved), sha256(expected.png), 'the saved PNG file = the native one');
+  check(/^bitbrush-[a-z0-9-]+-7\.png$/.test(download.suggestedFilename()), `file name ${download.suggestedFilename()}`);
+}
+
+// ---- cancel, and the same picture afterwards ----
+
+await fill(page, { ...request, steps: 500 });
+await page.click('#draw');
+await page.waitForFunction(() => document.getElementById('progress').value > 0);
+await page.click('#cancel');
+await ready(page);
+same(await statusText(page), 'Cancelled.', 'cancel');
+await fill(page, request);
+await page.click('#draw');
+await done(page);
+same(sha256(Uint8ClampedArray.from((await pixels(page)).slice(2))), sha256(expected.data), 'pixels after a cancelled drawing');
+
+// ---- how it looks ----
+
+for (const [size, viewport] of Object.entries({ '360x740': { width: 360, height: 740 }, '1280x800': { width: 1280, height: 800 } })) {
+  for (const colorScheme of ['light', 'dark']) {
+    await page.setViewportSize(viewport);
+    await page.emulateMedia({ colorScheme });
+    await page.screenshot({ path: join(shots, `${size}-${colorScheme}.png`), fullPage: true });
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    same(wide, 0, `sideways scrolling at ${size}`);
+    const small = await page.$$eval('button, select, input', all => all.filter(e => e.getClientRects().length && e.getBoundingClientRect().height < 32).map(e => e.id));
+    same(small.join(), '', `controls too small to touch at ${size}`);
+  }
+}
+
+// ---- bad input ----
+
+same((await page.textContent('#label option:first-child')).length > 0, true, 'class names are shown');
+const expectError = async (name, pattern) => {
+  listed = [name];
+  await page.goto(base);
+  await status(page, pattern).catch(() => {});
+  const text = await statusText(page);
+  check(pattern.test(text), `${name}: "${text}"`);
+  check(await page.$('#draw:disabled') !== null, `${name}: draw stays disabled`);
+};
+await expectError('cut', /broke off after \d+ of \d+ bytes; try again/);
+await expectError('html', /web page \(HTML\), not a model/);
+await expectError('missing', /the server answered 404/);
+
+listed = ['slow'];
+await page.goto(base);
+await status(page, /Loading the model: .* of /);
+await page.click('#cancel');
+await status(page, /Download cancelled/);
+passed++;
+
+if (hostile()) {
+  listed = ['hostile'];
+  await page.goto(base);
+  await ready(page);
+  same(await page.textContent('#label option:first-child'), '<b>X</b>-top', 'hostile class name is text');
+  same(await page.$('b'), null, 'no element from a class name');
+} else check(file.indexOf('T-shirt/top') < 0, 'hostile model could be made');
+listed = undefined;
+await page.context().close();
+
+// ---- opened as a file ----
+
+{
+  const local = await newPage();
+  const before = complaints.length;
+  await local.goto(pathToFileURL(join(site, 'index.html')).href);
+  await local.waitForTimeout(1000);
+  check(await local.isVisible('#no-server') && /node web\/serve\.mjs/.test(await local.textContent('#no-server')), 'file:// shows how to serve the page');
+  check(!(await local.isVisible('main')), 'file:// hides the controls');
+  complaints.length = before; // Chromium itself complains about modules from file://
+  await local.screenshot({ path: join(shots, 'file.png') });
+  await local.context().close();
+}
+
+same(complaints.join('\n'), '', 'errors, CSP reports, requests elsewhere');
+await browser.close();
+server.closeAllConnections();
+server.close();
+check(readdirSync(shots).length >= 5, 'screenshots');
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed ? 1 : 0;
