@@ -4,10 +4,12 @@
 
 #define FOREVER 0xffffffffu
 
+static bool is_once(const bb_graph *g, uint32_t v) { return g->values[v].rate <= BB_RATE_PROMPT; }
+
 static void find_last_uses(const bb_graph *g, bb_plan *plan)
 {
     for (uint32_t v = 0; v < g->n_values; v++) {
-        bool kept = v < g->n_inputs || g->values[v].rate <= BB_RATE_PROMPT;
+        bool kept = v < g->n_inputs || is_once(g, v);
         plan->last[v] = kept ? FOREVER : v - g->n_inputs;
     }
     for (uint32_t i = 0; i < g->n_ops; i++)
@@ -81,9 +83,12 @@ bb_status bb_plan_make(bb_plan *plan, const bb_pack *pack, const bb_bindings *bi
     find_last_uses(g, plan);
     uint32_t n_live = 0;
     bool fits = true;
-    for (uint32_t v = 0; v < g->n_inputs; v++) fits = fits && place(plan, &n_live, v);
+    /* Values computed once live before their op too: at later steps the ops in front of it run and it does not. */
+    for (uint32_t v = 0; v < g->n_values; v++) {
+        if (v < g->n_inputs || is_once(g, v)) fits = fits && place(plan, &n_live, v);
+    }
     for (uint32_t i = 0; i < g->n_ops; i++) {
-        fits = fits && place(plan, &n_live, bb_op_value(g, i));
+        if (!is_once(g, bb_op_value(g, i))) fits = fits && place(plan, &n_live, bb_op_value(g, i));
         drop_dead(plan, &n_live, i);
         plan_op(plan, pack, i);
     }
