@@ -99,7 +99,7 @@ const char *bb_strerror(bb_status status);
 /* Reads the file header from the first n bytes at head (aligned to 8). BB_ERR_SHORT with out->head_bytes set
  * when more bytes are needed to read it; BB_ERR_MAGIC / _VERSION / _CORRUPT when it is no model of ours.
  * scratch: BB_PROBE_SCRATCH(n) bytes, free again afterwards. */
-#define BB_PROBE_SCRATCH(n) ((size_t)8 * (n) + 256)
+#define BB_PROBE_SCRATCH(n) ((size_t)10 * (n) + 256) /* JSON tokens: 20 bytes for every 2 of text */
 bb_status bb_probe(const void *head, size_t n, void *scratch, size_t size, bb_info *out, bb_error *err);
 
 /* Checks the whole file (every id, shape, attribute and range) and builds an index in mem.
@@ -137,7 +137,10 @@ typedef void (*bb_tap_fn)(void *user, const char *path, const float *x, const ui
 void bb_tap(bb_session *s, bb_tap_fn fn, void *user);
 
 /* PNG of img with text chunks (pairs key, value; NULL-terminated, may be NULL). Same bytes everywhere.
- * scratch: bb_png_scratch(img) bytes; *png points into it. */
+ * Keys are ASCII, 1 to 79 characters, values UTF-8; all chunks together at most BB_PNG_TEXT bytes, 12 to 17 a chunk
+ * and the texts. scratch: bb_png_scratch(img) bytes, any alignment; *png points into it. bb_png_scratch is 0 for a
+ * picture without pixels or above 2^28 bytes. */
+#define BB_PNG_TEXT 16384u
 size_t bb_png_scratch(const bb_image *img);
 bb_status bb_png(const bb_image *img, const char *const *text, void *scratch, size_t size,
                  const uint8_t **png, size_t *png_bytes);
