@@ -297,12 +297,17 @@ static inline void kc_elementwise(kc *k, int temper)
     }
 }
 
-/* Every 65,537th bit pattern through silu, so exp is compared over all of its range. */
+/* Every 65,537th bit pattern through silu, so exp is compared over all of its range, and the 129 floats around each
+ * (n + ½)·ln 2, where its range reduction changes sides. */
 static inline void kc_silu_sweep(kc *k)
 {
-    const size_t n = 65535;
+    const size_t wide = 65535, around = 129, halves = 250, n = wide + around * halves;
     float *x = kc_place(k, KC_A, n * 4);
-    for (size_t i = 0; i < n; i++) x[i] = bb_f32_from_bits((uint32_t)i * 65537u);
+    for (size_t i = 0; i < wide; i++) x[i] = bb_f32_from_bits((uint32_t)i * 65537u);
+    for (size_t i = 0; i < around * halves; i++) {
+        const float centre = ((float)(i / around) - 124.5f) * 0.69314718f;
+        x[wide + i] = bb_f32_from_bits(bb_f32_bits(centre) - 64 + (uint32_t)(i % around));
+    }
     kc_poison(k, n * 4);
     k->ref->silu(kc_place(k, KC_REF, n * 4), x, n);
     k->set->silu(kc_place(k, KC_NEW, n * 4), x, n);

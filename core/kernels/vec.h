@@ -1,6 +1,6 @@
-/* The f32 kernels of every SIMD set, written once in GCC/clang vector extensions. An ISA file defines BB_ISA,
- * BB_LANES (floats per vector) and BB_PIXEL_BLOCK (pixels of a conv tile whose sums fit the registers), then
- * includes this. Same bits as scalar/: lanes run over outputs, channels or keys' scores, never along a sum. */
+/* The f32 kernels of every SIMD set, written once in GCC/clang vector extensions. An ISA file defines BB_ISA and
+ * BB_LANES (floats per vector), then includes this. Same bits as scalar/: lanes run over outputs, channels or keys'
+ * scores, never along a sum. */
 #ifndef BB_KERNELS_VEC_H
 #define BB_KERNELS_VEC_H
 
@@ -15,19 +15,20 @@ typedef uint16_t vh_memory __attribute__((vector_size(2 * BB_LANES), aligned(2),
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
 
 #define VECTORS (BB_TILE / BB_LANES) /* per pixel of a tile */
+#define PIXELS 4                     /* 4 pixels × 2 vectors of sums, 2 of weights: fits 16 registers */
 
 BB_INLINE vf load(const float *x) { return *(const vf_memory *)x; }
 BB_INLINE void store(float *y, vf v) { *(vf_memory *)y = v; }
 BB_INLINE vf splat(float x) { return (vf){0} + x; }
 BB_INLINE vf choose(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 
-/* bb_expf of mathf.h, step by step. */
+/* bb_expf of mathf.h, step by step; n as an integer is read from the sum's low mantissa bits. */
 BB_INLINE vf exp_v(vf x)
 {
     const vf high = splat(88.8f), low = splat(-87.4f), magic = splat(12582912.0f);
     vf c = choose(x < high, x, high);
     c = choose(c > low, c, low);
-    const vf n = (c * 1.44269504f + magic) - magic;
+    const vf shifted = c * 1.44269504f + magic, n = shifted - magic;
     const vf r = (c - n * 0.693359375f) - n * -2.12194440e-4f;
     vf p = splat(1.9875691500e-4f);
     p = p * r + 1.3981999507e-3f;
@@ -36,7 +37,7 @@ BB_INLINE vf exp_v(vf x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = (p * (r * r) + r) + 1.0f;
-    const vi i = __builtin_convertvector(n, vi), half = i >> 1;
+    const vi i = (vi)shifted - 0x4b400000, half = i >> 1;
     p = p * (vf)((half + 127) << 23);
     p = p * (vf)((i - half + 127) << 23);
     p = choose(x < low, (vf){0}, p);
@@ -44,21 +45,30 @@ BB_INLINE vf exp_v(vf x)
     return choose(x == x, p, x);
 }
 
-/* One tap over n pixels. n is a constant at every call, so the sums live in registers across the channels. */
+/* One tap over n pixels and two vectors of outputs. n is a constant at every call: sums stay in registers. */
 BB_INLINE void conv_tap(vf (*acc)[VECTORS], const bb_conv_f32_args *a, size_t tap, size_t first, const size_t n)
 {
-    const float *const *x = a->rows + first * a->taps + tap;
-    const float *w = a->w + tap * a->channels * a->w_stride;
-    vf sum[BB_PIXEL_BLOCK][VECTORS];
-    memcpy(sum, acc + first, n * sizeof *sum);
-    for (size_t c = 0; c < a->channels; c++, w += a->w_stride) {
-        _Pragma("GCC unroll 8") for (size_t v = 0; v < VECTORS; v++) {
-            const vf wv = load(w + v * BB_LANES);
-            _Pragma("GCC unroll 8") for (size_t p = 0; p < n; p++)
-                sum[p][v] = sum[p][v] + x[p * a->taps][c] * wv;
+    const float *const *rows = a->rows + first * a->taps + tap;
+    for (size_t v = 0; v < VECTORS; v += 2) {
+        const float *w = a->w + tap * a->channels * a->w_stride + v * BB_LANES, *x[PIXELS];
+        vf sum[PIXELS][2];
+        _Pragma("GCC unroll 4") for (size_t p = 0; p < n; p++) {
+            x[p] = rows[p * a->taps];
+            sum[p][0] = acc[first + p][v];
+            sum[p][1] = acc[first + p][v + 1];
+        }
+        for (size_t c = 0; c < a->channels; c++, w += a->w_stride) {
+            const vf w0 = load(w), w1 = load(w + BB_LANES);
+            _Pragma("GCC unroll 4") for (size_t p = 0; p < n; p++) {
+                sum[p][0] = sum[p][0] + x[p][c] * w0;
+                sum[p][1] = sum[p][1] + x[p][c] * w1;
+            }
+        }
+        _Pragma("GCC unroll 4") for (size_t p = 0; p < n; p++) {
+            acc[first + p][v] = sum[p][0];
+            acc[first + p][v + 1] = sum[p][1];
         }
     }
-    memcpy(acc + first, sum, n * sizeof *sum);
 }
 
 void BB_FN(conv_tile_f32)(const bb_conv_f32_args *a)
@@ -67,7 +77,7 @@ void BB_FN(conv_tile_f32)(const bb_conv_f32_args *a)
     memset(acc, 0, sizeof acc);
     for (size_t tap = 0; tap < a->taps; tap++) {
         size_t p = 0;
-        for (; p + BB_PIXEL_BLOCK <= a->pixels; p += BB_PIXEL_BLOCK) conv_tap(acc, a, tap, p, BB_PIXEL_BLOCK);
+        for (; p + PIXELS <= a->pixels; p += PIXELS) conv_tap(acc, a, tap, p, PIXELS);
         for (; p < a->pixels; p++) conv_tap(acc, a, tap, p, 1);
     }
     for (size_t p = 0; p < a->pixels; p++)

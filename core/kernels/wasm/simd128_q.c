@@ -83,46 +83,53 @@ void BB_FN(expand_tile)(const bb_expand_args *a)
     }
 }
 
-/* One pair of channels (number T of four) of n pixels against 16 outputs. */
+/* One pair of channels (number T of four) of n pixels against 8 outputs. */
 #define DOT_PAIR(T)                                                                             \
     do {                                                                                        \
-        v128_t wv[4];                                                                           \
-        _Pragma("GCC unroll 4") for (int v = 0; v < 4; v++)                                     \
-            wv[v] = wasm_i16x8_load8x8(w + (T) * 32 + v * 8);                                   \
+        const v128_t w0 = wasm_i16x8_load8x8(w + (T) * 32);                                     \
+        const v128_t w1 = wasm_i16x8_load8x8(w + (T) * 32 + 8);                                 \
         _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {                                \
             const v128_t pair = wasm_i32x4_shuffle(x[i], x[i], T, T, T, T);                     \
-            _Pragma("GCC unroll 4") for (int v = 0; v < 4; v++)                                 \
-                sum[i][v] = wasm_i32x4_add(sum[i][v], wasm_i32x4_dot_i16x8(pair, wv[v]));       \
+            sum[i][0] = wasm_i32x4_add(sum[i][0], wasm_i32x4_dot_i16x8(pair, w0));              \
+            sum[i][1] = wasm_i32x4_add(sum[i][1], wasm_i32x4_dot_i16x8(pair, w1));              \
         }                                                                                       \
     } while (0)
 
-/* Pixels first..first+n−1 over all taps. n is a constant at every call: 4n sums stay in registers. */
+/* Pixels first..first+n−1 over all taps, 8 outputs at a time: engines on x86 have 16 registers, and 4 pixels × 2 sums
+ * with their codes and weights just fit. n is a constant at every call. */
 BB_INLINE void dot_pixels(const bb_dot_args *a, size_t first, const size_t n)
 {
-    v128_t sum[4][4], x[4];
-    _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++)
-        sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = wasm_i32x4_const_splat(0);
-    for (size_t tap = 0; tap < a->taps; tap++) {
-        const uint8_t *const *rows = a->rows + first * a->taps + tap;
-        const int8_t *w = a->w + tap * a->tap_stride;
-        for (size_t c = 0; c < a->channels; c += 8, w += 8 * BB_TILE) {
-            _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++)
-                x[i] = wasm_u16x8_load8x8(rows[i * a->taps] + a->a_first + c);
-            DOT_PAIR(0);
-            DOT_PAIR(1);
-            DOT_PAIR(2);
-            DOT_PAIR(3);
+    for (size_t out = 0; out < BB_TILE; out += 8) {
+        v128_t sum[4][2], x[4];
+        const uint8_t *codes[4];
+        _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) sum[i][0] = sum[i][1] = wasm_i32x4_const_splat(0);
+        for (size_t tap = 0; tap < a->taps; tap++) {
+            const uint8_t *const *rows = a->rows + first * a->taps + tap;
+            const int8_t *w = a->w + tap * a->tap_stride + out * 2, *end = w + a->channels * BB_TILE;
+            _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) codes[i] = rows[i * a->taps] + a->a_first;
+            for (; w != end; w += 8 * BB_TILE) {
+                _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {
+                    x[i] = wasm_u16x8_load8x8(codes[i]);
+                    codes[i] += 8;
+                }
+                DOT_PAIR(0);
+                DOT_PAIR(1);
+                DOT_PAIR(2);
+                DOT_PAIR(3);
+            }
+        }
+        int32_t *acc = a->acc + first * BB_TILE + out;
+        _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {
+            wasm_v128_store(acc + i * BB_TILE, sum[i][0]);
+            wasm_v128_store(acc + i * BB_TILE + 4, sum[i][1]);
         }
     }
-    _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++)
-        _Pragma("GCC unroll 4") for (size_t v = 0; v < 4; v++)
-            wasm_v128_store(a->acc + (first + i) * BB_TILE + v * 4, sum[i][v]);
 }
 
 void BB_FN(dot_tile)(const bb_dot_args *a)
 {
     size_t p = 0;
-    for (; p + 2 <= a->pixels; p += 2) dot_pixels(a, p, 2);
+    for (; p + 4 <= a->pixels; p += 4) dot_pixels(a, p, 4);
     for (; p < a->pixels; p++) dot_pixels(a, p, 1);
 }
 
