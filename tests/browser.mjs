@@ -136,9 +136,10 @@ for (const [size, viewport] of Object.entries({ '360x740': { width: 360, height:
   for (const colorScheme of ['light', 'dark']) {
     await page.setViewportSize(viewport);
     await page.emulateMedia({ colorScheme });
-    await page.screenshot({ path: join(shots, `${size}-${colorScheme}.png`), fullPage: true });
+    await page.screenshot({ path: join(shots, `${size}-${colorScheme}.png`) });
     const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     same(wide, 0, `sideways scrolling at ${size}`);
+    check(await page.$eval('#draw', e => e.getBoundingClientRect().bottom <= innerHeight), `the draw button is in view at ${size}`);
     const small = await page.$$eval('button, select, input', all => all.filter(e => e.getClientRects().length && e.getBoundingClientRect().height < 32).map(e => e.id));
     same(small.join(), '', `controls too small to touch at ${size}`);
   }

@@ -52,8 +52,7 @@ int32_t bbw_model(const void *blob, size_t n, void *mem, size_t size)
     model = NULL;
     session = NULL;
     bb_status status = bb_model_init(blob, n, mem, size, &model, fresh());
-    if (status == BB_OK) bb_model_info(model, &info);
-    else model = NULL;
+    if (status != BB_OK) model = NULL; /* info stays the probe's: the same file, and with its sizes */
     return report(status);
 }
 

@@ -50,7 +50,7 @@ export async function receive(engine, { stream, name, local }, onProgress) {
       engine.bytes(engine.blobAt + loaded, value.length).set(value);
       loaded += value.length;
       while (!total && loaded >= need) {
-        const more = probe(engine, need, name);
+        const more = probe(engine, need, loaded, name);
         if (more) { need = more; continue; }
         total = engine.x.bbw_info(8);
         if (loaded > total) throw new BitbrushError('corrupt', `${name}: longer than its header says; download it again`);
@@ -93,11 +93,12 @@ async function read(reader, name, loaded, total) {
 /**
  * @param {import('./raw.js').Engine} engine
  * @param {number} n
+ * @param {number} loaded
  * @param {string} name
  */
-function probe(engine, n, name) {
+function probe(engine, n, loaded, name) {
   try {
-    return engine.probe(n);
+    return engine.probe(n, loaded);
   } catch (error) {
     const start = new TextDecoder().decode(engine.copy(engine.blobAt, n)).trimStart();
     if (start.startsWith('<')) throw new BitbrushError('magic', `${name}: a web page (HTML), not a model; check the address`);

@@ -64,11 +64,12 @@ export class Engine {
   }
 
   /**
-   * Looks at the first n bytes of the blob. Returns the bytes it needs to see, or 0 when `info` is known.
+   * Looks at the first n of the bytes loaded so far. Returns how many it needs to see, or 0 when `info` is known.
    * @param {number} n
+   * @param {number} loaded
    */
-  probe(n) {
-    const scratch = align(this.blobAt + n), size = this.x.bbw_probe_scratch(n);
+  probe(n, loaded) {
+    const scratch = align(this.blobAt + loaded), size = this.x.bbw_probe_scratch(n);
     this.reserve(scratch + size);
     const status = this.x.bbw_probe(this.blobAt, n, scratch, size);
     const need = this.x.bbw_info(7);
@@ -143,7 +144,7 @@ export class Engine {
     const { x } = this;
     const strings = new TextEncoder().encode(Object.entries(text).map(([key, value]) => `${key}\0${value}\0`).join(''));
     const textAt = align(Math.max(this.outAt, this.modelEnd) + data.length);
-    const scratch = align(textAt + strings.length), size = x.bbw_png_scratch(width, height) + 2 * strings.length;
+    const scratch = align(textAt + strings.length), size = x.bbw_png_scratch(width, height);
     this.reserve(scratch + size);
     const pixels = Math.max(this.outAt, this.modelEnd);
     this.bytes(pixels, data.length).set(data);
