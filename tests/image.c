@@ -23,7 +23,9 @@ static void test_rgba(void)
         const uint8_t *p = &rgba[i / W][i % W * 4];
         CHECK(p[0] == want[i] && p[1] == want[i] && p[2] == want[i] && p[3] == 255, "%g → %u", grey[i], p[0]);
     }
-    for (size_t row = 0; row < H; row++) CHECK(rgba[row][W * 4] == 77 && rgba[row][W * 4 + 4] == 77, "row %zu ran over", row);
+    for (size_t row = 0; row < H; row++) {
+        CHECK(rgba[row][W * 4] == 77 && rgba[row][W * 4 + 4] == 77, "row %zu ran over", row);
+    }
 
     /* 127.5·x + 127.5 hits k + ½ exactly for x = (k + ½)/127.5 − 1 where representable: x = 0 → 127.5 → 128 (even);
      * all other bytes b come back from their own centre. */
@@ -32,7 +34,8 @@ static void test_rgba(void)
         uint8_t out[4];
         bb_image one = {1, 1, 0, out};
         bb_rgba(colour, 4, &one);
-        CHECK(out[0] == b && out[1] == 0 && out[2] == 255 && out[3] == 255, "byte %d → %u %u %u", b, out[0], out[1], out[2]);
+        bool right = out[0] == b && out[1] == 0 && out[2] == 255 && out[3] == 255;
+        CHECK(right, "byte %d → %u %u %u", b, out[0], out[1], out[2]);
     }
 }
 
@@ -75,6 +78,16 @@ static void walk(const uint8_t *png, size_t n, char *order, size_t number, const
 
 typedef enum pattern { FLAT, STRIPES, NOISE, GREY_NOISE, FEW_COLOURS, PATTERNS } pattern;
 
+static uint8_t colour(pattern kind, uint32_t x, uint32_t y, uint32_t c, double u)
+{
+    switch (kind) {
+    case FLAT: return 200;
+    case STRIPES: return (uint8_t)(x * 3 + y * 7 * c);
+    case FEW_COLOURS: return (uint8_t)(u * 2);
+    default: return (uint8_t)(u * 256);
+    }
+}
+
 static void paint(const bb_image *img, uint32_t stride, pattern kind)
 {
     for (uint32_t y = 0; y < img->height; y++) {
@@ -83,14 +96,14 @@ static void paint(const bb_image *img, uint32_t stride, pattern kind)
             uint64_t number = 4 * ((uint64_t)y * img->width + x);
             for (uint32_t c = 0; c < 4; c++) {
                 double u = bb_uniform(1, kind, number + (kind == GREY_NOISE ? 0 : c));
-                p[c] = (uint8_t)(kind == FLAT ? 200 : kind == STRIPES ? x * 3 + y * 7 * c : kind == FEW_COLOURS ? (int)(u * 2) : u * 256);
+                p[c] = colour(kind, x, y, c, u);
             }
             if (kind == GREY_NOISE) p[3] = 255;
         }
     }
 }
 
-/* Scratch in a heap block of exactly the documented size, at every alignment, so that a sanitizer sees a step too far. */
+/* Scratch in a heap block of exactly the documented size, at every alignment: a sanitizer sees a step too far. */
 static void test_png(uint32_t width, uint32_t height, uint32_t extra, pattern kind, const char *const *text)
 {
     uint32_t stride = 4 * width + extra;
@@ -106,9 +119,12 @@ static void test_png(uint32_t width, uint32_t height, uint32_t extra, pattern ki
     CHECK(bb_png(&img, text, block + offset, need - 1, &png, &bytes) == BB_ERR_SPACE, "one byte less");
     int w = 0, h = 0, channels = 0;
     uint8_t *back = status == BB_OK ? stbi_load_from_memory(png, (int)bytes, &w, &h, &channels, 0) : NULL;
-    CHECK(back && (uint32_t)w == width && (uint32_t)h == height && channels == 4, "%ux%u came back as %dx%d", width, height, w, h);
+    bool size_right = back && (uint32_t)w == width && (uint32_t)h == height && channels == 4;
+    CHECK(size_right, "%ux%u came back as %dx%d", width, height, w, h);
     size_t wrong = 0;
-    for (uint32_t y = 0; back && y < height; y++) wrong += memcmp(back + (size_t)y * 4 * width, img.rgba + (size_t)y * stride, 4 * width) != 0;
+    for (uint32_t y = 0; size_right && y < height; y++) {
+        wrong += memcmp(back + (size_t)y * 4 * width, img.rgba + (size_t)y * stride, 4 * width) != 0;
+    }
     CHECK(wrong == 0, "%ux%u, pattern %d: %zu rows differ", width, height, kind, wrong);
     char order[256];
     const uint8_t *body = NULL;
@@ -122,7 +138,8 @@ static void test_png(uint32_t width, uint32_t height, uint32_t extra, pattern ki
 
 static void test_text(void)
 {
-    const char *const text[] = {"Software", "bitbrush 0.1.0", "bitbrush", "{\"label\":\"Stiefel \xc3\xbc\"}", NULL};
+    const char *const text[] = {"Software", "bitbrush 0.1.0", "bitbrush", "{\"label\":\"Stiefel \xc3\xbc\"}",
+                                NULL};
     test_png(3, 5, 0, STRIPES, text);
     uint8_t pixel[4] = {1, 2, 3, 4};
     bb_image img = {1, 1, 0, pixel};
@@ -134,7 +151,7 @@ static void test_text(void)
     walk(png, bytes, order, 1, &body, &n);
     CHECK(n == 23 && !memcmp(body, "Software\0bitbrush 0.1.0", n), "tEXt body of %zu bytes", n);
     walk(png, bytes, order, 2, &body, &n);
-    CHECK(n == 35 && !memcmp(body, "bitbrush\0\0\0\0\0{\"label\":\"Stiefel \xc3\xbc\"}", n), "iTXt body of %zu bytes", n);
+    CHECK(n == 35 && !memcmp(body, "bitbrush\0\0\0\0\0{\"label\":\"Stiefel \xc3\xbc\"}", n), "iTXt of %zu bytes", n);
 
     char key[81], *long_text = malloc(BB_PNG_TEXT + 1);
     memset(key, 'k', 80);
@@ -163,7 +180,8 @@ static void test_arguments(void)
     uint8_t pixels[16] = {0}, scratch[16];
     const uint8_t *png;
     size_t bytes;
-    const bb_image bad[] = {{0, 1, 0, pixels}, {1, 0, 0, pixels}, {2, 1, 7, pixels}, {1u << 31, 1u << 31, 0, pixels},
+    const bb_image bad[] = {{0, 1, 0, pixels}, {1, 0, 0, pixels}, {2, 1, 7, pixels},
+                            {1u << 31, 1u << 31, 0, pixels},
                             {1u << 26, 2, 0, pixels}, {0xffffffffu, 1, 0, pixels}};
     for (size_t i = 0; i < BB_COUNT(bad); i++) {
         CHECK(bb_png(&bad[i], NULL, scratch, sizeof scratch, &png, &bytes) == BB_ERR_ARGUMENT, "picture %zu", i);

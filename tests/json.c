@@ -23,12 +23,15 @@ static void test_grammar(void)
         "[\"\xc3\xa9\xe2\x82\xac\xf0\x9f\x8e\xa8\"]", "{\"\":\"\"}", "{ \"a\" : 1 , \"b\" : [ 1 , 2 ] }", "[{},{}]",
     };
     static const char *const bad[] = {
-        "", " ", "1", "\"a\"", "null", "{", "}", "[", "]", "[}", "{]", "[1", "{\"a\":1", "[1]]", "[1]{}", "[1] x", "{}{}",
-        "[1,]", "[,1]", "[,]", "[1,,2]", "[1 2]", "{,}", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{\"a\" 1}", "{\"a\"::1}",
-        "{\"a\":1:2}", "{\"a\":1 \"b\":2}", "{\"a\",1}", "{a:1}", "{1:2}", "{null:1}", "{[]:1}", "[\"a\":1]", "[tru]", "[truex]",
-        "[nul]", "[none]", "[True]", "[NaN]", "[Infinity]", "[-]", "[+1]", "[01]", "[-01]", "[1.]", "[.5]", "[1e]", "[1e+]",
-        "[0x10]", "[1-2]", "[t]", "['a']", "[\"a]", "[\"\\x\"]", "[\"\\u12g4\"]", "[\"\\u123\"]", "[\"a\nb\"]", "[\"\x80\"]",
-        "[\"\xc0\xaf\"]", "[\"\xe0\x80\x80\"]", "[\"\xed\xa0\x80\"]", "[\"\xf4\x90\x80\x80\"]", "[\"\xc3\"]", "[1]//", "/**/[]",
+        "", " ", "1", "\"a\"", "null", "{", "}", "[", "]", "[}", "{]", "[1", "{\"a\":1", "[1]]", "[1]{}", "[1] x",
+        "{}{}", "[1,]", "[,1]", "[,]", "[1,,2]", "[1 2]", "{,}", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{\"a\" 1}",
+        "{\"a\"::1}", "{\"a\":1:2}", "{\"a\":1 \"b\":2}", "{\"a\",1}", "{a:1}", "{1:2}", "{null:1}", "{[]:1}",
+        "[\"a\":1]", "[tru]", "[truex]",
+        "[nul]", "[none]", "[True]", "[NaN]", "[Infinity]", "[-]", "[+1]", "[01]", "[-01]", "[1.]", "[.5]", "[1e]",
+        "[1e+]",
+        "[0x10]", "[1-2]", "[t]", "['a']", "[\"a]", "[\"\\x\"]", "[\"\\u12g4\"]", "[\"\\u123\"]", "[\"a\nb\"]",
+        "[\"\x80\"]", "[\"\xc0\xaf\"]", "[\"\xe0\x80\x80\"]", "[\"\xed\xa0\x80\"]", "[\"\xf4\x90\x80\x80\"]",
+        "[\"\xc3\"]", "[1]//", "/**/[]",
         "\xef\xbb\xbf[]", "{\"a\":1]", "[1}", "[\"\\", "[\"\\u", "[\"\\u00",
     };
     for (size_t i = 0; i < BB_COUNT(good); i++) CHECK(parses(good[i], strlen(good[i])), "%s", good[i]);
@@ -68,14 +71,17 @@ static void test_depth_and_scratch(void)
 
 static void test_walk(void)
 {
-    static const char text[] = "{\"a\":[1,[2,{\"a\":9}],3],\"b\":{\"a\":5,\"c\":{}},\"a\":7,\"n\":null,\"t\":true,\"s\":\"x\"}";
+    static const char text[] = "{\"a\":[1,[2,{\"a\":9}],3],\"b\":{\"a\":5,\"c\":{}},\"a\":7,\"n\":null,"
+                               "\"t\":true,\"s\":\"x\"}";
     char scratch[2048];
     bb_json j;
     CHECK(bb_json_parse(&j, text, sizeof text - 1, scratch, sizeof scratch), "parse");
     CHECK(bb_json_is_object(&j, 0) && bb_json_size(&j, 0) == 6, "root");
     static const char *const keys[] = {"a", "b", "a", "n", "t", "s"};
     uint32_t k = bb_json_first(&j, 0);
-    for (size_t i = 0; i < BB_COUNT(keys); i++, k = bb_json_next(&j, k)) CHECK(bb_json_equals(&j, k, keys[i]), "key %zu", i);
+    for (size_t i = 0; i < BB_COUNT(keys); i++, k = bb_json_next(&j, k)) {
+        CHECK(bb_json_equals(&j, k, keys[i]), "key %zu", i);
+    }
     CHECK(k == BB_JSON_NONE, "six keys only");
 
     uint32_t a = bb_json_member(&j, 0, "a");
@@ -95,7 +101,8 @@ static void test_walk(void)
 
     /* Nothing is everything's answer to the wrong question. */
     uint32_t s = bb_json_member(&j, 0, "s");
-    CHECK(bb_json_member(&j, 0, "missing") == BB_JSON_NONE && bb_json_member(&j, a, "a") == BB_JSON_NONE, "no such member");
+    CHECK(bb_json_member(&j, 0, "missing") == BB_JSON_NONE, "no such member");
+    CHECK(bb_json_member(&j, a, "a") == BB_JSON_NONE, "an array has no members");
     CHECK(bb_json_value(&j, s) == BB_JSON_NONE && bb_json_size(&j, s) == 0, "a string value is no key");
     CHECK(bb_json_element(&j, 0, 0) == BB_JSON_NONE, "an object is no array");
     const uint32_t none = BB_JSON_NONE;
@@ -116,8 +123,8 @@ static void test_numbers(void)
                                "-9223372036854775808,-9223372036854775809,-0,1.0,1e3,\"5\",-7]";
     static const struct { bool u_ok, i_ok; uint64_t u; int64_t i; } want[] = {
         {true, false, UINT64_MAX, 0}, {false, false, 0, 0}, {true, true, INT64_MAX, INT64_MAX},
-        {true, false, (uint64_t)INT64_MAX + 1, 0}, {false, true, 0, INT64_MIN}, {false, false, 0, 0}, {false, true, 0, 0},
-        {false, false, 0, 0}, {false, false, 0, 0}, {false, false, 0, 0}, {false, true, 0, -7},
+        {true, false, (uint64_t)INT64_MAX + 1, 0}, {false, true, 0, INT64_MIN}, {false, false, 0, 0},
+        {false, true, 0, 0}, {false, false, 0, 0}, {false, false, 0, 0}, {false, false, 0, 0}, {false, true, 0, -7},
     };
     char scratch[4096];
     bb_json j;
@@ -133,11 +140,13 @@ static void test_numbers(void)
 
 static void test_strings(void)
 {
-    static const char text[] = "[\"a\\n\\u00e9\\u20ac\\ud83c\\udfa8\\/\",\"\\u0000\\ud83c\\ud83cx\\udfa8\",\"\xc3\xa9\xc3\xa9\",\"\"]";
+    static const char text[] = "[\"a\\n\\u00e9\\u20ac\\ud83c\\udfa8\\/\",\"\\u0000\\ud83c\\ud83cx\\udfa8\","
+                               "\"\xc3\xa9\xc3\xa9\",\"\"]";
     char scratch[4096], out[32];
     bb_json j;
     CHECK(bb_json_parse(&j, text, sizeof text - 1, scratch, sizeof scratch), "parse");
-    CHECK(bb_json_string(&j, 1, out, sizeof out) && !strcmp(out, "a\n\xc3\xa9\xe2\x82\xac\xf0\x9f\x8e\xa8/"), "%s", out);
+    CHECK(bb_json_string(&j, 1, out, sizeof out) &&
+          !strcmp(out, "a\n\xc3\xa9\xe2\x82\xac\xf0\x9f\x8e\xa8/"), "%s", out);
     CHECK(bb_json_string(&j, 2, out, sizeof out) &&
           !strcmp(out, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdx\xef\xbf\xbd"), "%s", out);
     CHECK(bb_json_string(&j, 3, out, 5) && !strcmp(out, "\xc3\xa9\xc3\xa9"), "fits exactly");

@@ -17,7 +17,8 @@ static void test_known_answers(void)
     for (size_t i = 0; i < BB_COUNT(kat); i++) {
         uint32_t out[4];
         bb_philox(kat[i].counter, kat[i].key, out);
-        CHECK(memcmp(out, kat[i].want, sizeof out) == 0, "vector %zu: %08x %08x %08x %08x", i, out[0], out[1], out[2], out[3]);
+        CHECK(memcmp(out, kat[i].want, sizeof out) == 0, "vector %zu: %08x %08x %08x %08x", i, out[0], out[1], out[2],
+              out[3]);
     }
 }
 
@@ -35,10 +36,12 @@ static void test_definition(void)
         uint32_t w[4];
         bb_philox(counter, key, w);
         const uint32_t *p = w + (number % 4) / 2 * 2;
-        double r = sqrt(-2 * log((p[0] + 0.5) / 4294967296.0)), angle = 2 * 3.14159265358979323846 * (p[1] / 4294967296.0);
+        double r = sqrt(-2 * log((p[0] + 0.5) / 4294967296.0));
+        double angle = 2 * 3.14159265358979323846 * (p[1] / 4294967296.0);
         double want = r * (number % 2 ? sin(angle) : cos(angle));
         /* both are one rounding to f32 of f64 values some 1e-15 apart; the angle's own rounding is 5e-16 absolute */
-        CHECK(fabs(out[i] - want) <= 0x1p-24 * fabs(want) * 1.001 + 1e-14, "number %zu: %.9g, not %.9g", i, out[i], want);
+        double bound = 0x1p-24 * fabs(want) * 1.001 + 1e-14;
+        CHECK(fabs(out[i] - want) <= bound, "number %zu: %.9g, not %.9g", i, out[i], want);
         CHECK(bb_uniform(seed, stream, number) == w[number % 4] / 4294967296.0, "uniform %zu", i);
     }
 }

@@ -10,7 +10,7 @@
 /* The recorded shape is 1×2×3×4, NCHW. */
 enum { C = 2, PIXELS = 12, D = C * PIXELS };
 
-/* The README's advice for the references; the reference with its products in double differs from itself by up to 7e-6. */
+/* The README's advice; the reference with its products in double differs from itself by up to 7e-6. */
 #define BOUND 1e-5
 
 typedef struct golden {
@@ -87,8 +87,8 @@ static bb_status make_plan(bb_sampler_plan *plan, const golden *g, bb_error *err
     uint32_t custom = bb_json_member(j, 0, "timesteps");
     bb_status status;
     if (custom == BB_JSON_NONE) {
-        status = bb_sampler_plan_init(plan, &g->sched, BB_SAMPLER_DEFAULT, (uint32_t)call_number(g, "num_inference_steps"),
-                                      (float)call_number(g, "eta"), err);
+        uint32_t steps = (uint32_t)call_number(g, "num_inference_steps");
+        status = bb_sampler_plan_init(plan, &g->sched, BB_SAMPLER_DEFAULT, steps, (float)call_number(g, "eta"), err);
     } else {
         int32_t t[64];
         uint32_t n = bb_json_size(j, custom);
@@ -128,7 +128,8 @@ static void run(const char *name, const golden *g, const bb_sampler_plan *plan)
     for (uint32_t i = 0; i < plan->steps; i++) {
         bool noisy = bb_sampler_needs_noise(plan, i);
         if (noisy) {
-            CHECK(noise_used < n_steps && noise_step[noise_used] == (float)i, "%s: no noise was drawn in step %u", name, i);
+            bool drawn = noise_used < n_steps && noise_step[noise_used] == (float)i;
+            CHECK(drawn, "%s: no noise was drawn in step %u", name, i);
             if (noise_used < n_steps) to_nhwc(noise, noises + noise_used++ * D, C);
         }
         model(out, out_channels, x, plan->timesteps[i]);
@@ -181,8 +182,9 @@ static void test_plans(void)
     bb_schedule s;
     bb_error err = {0};
     CHECK(bb_scheduler_read(&s, NULL, BB_JSON_NONE, "none", &err) == BB_OK, "%s", err.text);
-    CHECK(s.train_steps == 1000 && s.sampler == BB_SAMPLER_DDPM && s.clip_sample && s.prediction == BB_PREDICT_EPSILON &&
-          s.spacing == BB_SPACING_LEADING && s.variance == BB_VARIANCE_FIXED_SMALL, "DDPM's defaults");
+    CHECK(s.train_steps == 1000 && s.sampler == BB_SAMPLER_DDPM && s.clip_sample, "DDPM's defaults");
+    CHECK(s.prediction == BB_PREDICT_EPSILON && s.spacing == BB_SPACING_LEADING &&
+          s.variance == BB_VARIANCE_FIXED_SMALL, "DDPM's defaults");
     static bb_sampler_plan p;
     CHECK(bb_sampler_plan_init(&p, &s, 0, 0, 0, &err) == BB_ERR_STEPS, "no steps");
     CHECK(bb_sampler_plan_init(&p, &s, 0, 1001, 0, &err) == BB_ERR_STEPS, "too many steps");
@@ -208,12 +210,12 @@ static void test_plans(void)
     CHECK(bb_sampler_plan_custom(&p, &s, BB_SAMPLER_DDPM, rising, 2, &err) == BB_ERR_STEPS, "rising");
     CHECK(bb_sampler_plan_custom(&p, &s, BB_SAMPLER_DDPM, high, 2, &err) == BB_ERR_STEPS, "too high");
     CHECK(bb_sampler_plan_custom(&p, &s, BB_SAMPLER_DDPM, low, 2, &err) == BB_ERR_STEPS, "negative");
-    CHECK(bb_sampler_plan_custom(&p, &s, BB_SAMPLER_DDIM, low, 1, &err) == BB_ERR_UNSUPPORTED, "DDIM has no custom ones");
+    CHECK(bb_sampler_plan_custom(&p, &s, BB_SAMPLER_DDIM, low, 1, &err) == BB_ERR_UNSUPPORTED, "DDIM has none");
     bb_scheduler_free(&s);
 }
 
-/* Thresholding by a quantile against sorting, on magnitudes of all sizes, with channels of another stride; NaN anywhere
- * makes the picture NaN, as torch.quantile does when it reaches the quantile, and breaks nothing. */
+/* Thresholding by a quantile against sorting, on magnitudes of all sizes, with channels of another stride; NaN sorts
+ * as the largest and breaks nothing. */
 static int by_size(const void *a, const void *b)
 {
     float x = *(const float *)a, y = *(const float *)b;
@@ -225,8 +227,9 @@ static void test_threshold(void)
     enum { N = 1001 };
     static float x[N], out[2 * N], x0[N], scratch[N], sorted[N];
     const float half[] = {0.25f};
-    bb_schedule s = {.alphas_cumprod = half, .train_steps = 1, .sampler = BB_SAMPLER_DDIM, .prediction = BB_PREDICT_SAMPLE,
-                     .set_alpha_to_one = true, .thresholding = true, .sample_max_value = 1000};
+    bb_schedule s = {.alphas_cumprod = half, .train_steps = 1, .sampler = BB_SAMPLER_DDIM,
+                     .prediction = BB_PREDICT_SAMPLE, .set_alpha_to_one = true, .thresholding = true,
+                     .sample_max_value = 1000};
     static bb_sampler_plan p;
     CHECK(bb_sampler_plan_init(&p, &s, 0, 1, 0, NULL) == BB_OK, "plan");
     for (int k = 0; k < N; k++) {
@@ -234,8 +237,8 @@ static void test_threshold(void)
         sorted[k] = fabsf(sorted[k]);
     }
     qsort(sorted, N, sizeof *sorted, by_size);
-    const bb_sampler_io io = {.x = x, .model_output = out, .pred_x0 = x0, .scratch = scratch, .pixels = N, .channels = 1,
-                              .out_channels = 2};
+    const bb_sampler_io io = {.x = x, .model_output = out, .pred_x0 = x0, .scratch = scratch, .pixels = N,
+                              .channels = 1, .out_channels = 2};
     for (int percent = 50; percent <= 100; percent += 5) {
         s.dynamic_thresholding_ratio = (float)percent / 100; /* rank = 10·percent: an element itself, or next to it */
         bb_sampler_step(&p, &s, 0, &io);
@@ -287,7 +290,8 @@ static void test_configs(void)
     test_config("{\"_class_name\": \"DDIMScheduler\"}", BB_OK, "");
     test_config("{\"_class_name\": \"DDIMScheduler\", \"_new\": 3, \"flag\": false, \"none\": null}", BB_OK, "");
     test_config("{\"_class_name\": \"DDPMScheduler\", \"beta_schedule\": \"sigmoid\"}", BB_OK, "");
-    test_config("{\"_class_name\": \"DDPMScheduler\", \"num_train_timesteps\": 2, \"trained_betas\": [0.1, 2e-1]}", BB_OK, "");
+    test_config("{\"_class_name\": \"DDPMScheduler\", \"num_train_timesteps\": 2, \"trained_betas\": [0.1, 2e-1]}",
+                BB_OK, "");
     test_config("{}", no, "s.json: \"_class_name\" is missing; supported: DDPMScheduler, DDIMScheduler");
     test_config("{\"_class_name\": \"PNDMScheduler\"}", no,
                 "s.json: \"_class_name\" is PNDMScheduler; supported: DDPMScheduler, DDIMScheduler");
@@ -305,8 +309,8 @@ static void test_configs(void)
                 "s.json: \"trained_betas\" must be a list of num_train_timesteps numbers");
     test_config("{\"_class_name\": \"DDIMScheduler\", \"num_train_timesteps\": 1, \"trained_betas\": [[0.1]]}", no,
                 "s.json: \"trained_betas\" must list numbers from 0 to below 1");
-    test_config("{\"_class_name\": \"DDIMScheduler\", \"num_train_timesteps\": 1, \"rescale_betas_zero_snr\": true}", no,
-                "s.json: \"rescale_betas_zero_snr\" does not fit the betas");
+    test_config("{\"_class_name\": \"DDIMScheduler\", \"num_train_timesteps\": 1, \"rescale_betas_zero_snr\": true}",
+                no, "s.json: \"rescale_betas_zero_snr\" does not fit the betas");
 }
 
 int main(void)

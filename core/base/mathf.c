@@ -15,7 +15,7 @@ static double horner(const double *c, size_t n, double x)
 /* ---- sine and cosine ---- */
 
 /* π/2 in three parts of 33 bits and a rest: for |n| < 2^20 the first three products are exact, and each
- * subtraction is exact or rounds relative to its result, so even next to a multiple of π/2 r is right to an ulp or two. */
+ * subtraction is exact or rounds relative to its result, so even next to a multiple of π/2 r is right to an ulp. */
 #define HALF_PI_1 0x1.921fb544p+0
 #define HALF_PI_2 0x1.0b4611a6p-34
 #define HALF_PI_3 0x1.3198a2ep-69

@@ -54,8 +54,8 @@ static size_t stretchy(size_t room, size_t each) { return bb_align_up(room * eac
 
 /* All that stb takes for n filtered bytes, none of it ever given back:
  * - the filtered bytes and one row;
- * - the hash table: chains of at most 16 (twice the quality 8) pointers, so rooms 2, 5, 11, 23 at the most each. A chain
- *   costs most per push at two pushes, so n pushes cannot need more than n/2 times rooms 2 and 5 either;
+ * - the hash table: chains of at most 16 (twice the quality 8) pointers, so rooms 2, 5, 11, 23 at the most each. A
+ *   chain costs most per push at two pushes, so n pushes cannot need more than n/2 times rooms 2 and 5 either;
  * - the compressed bytes: no more than p = n + n/8 + 12, as a byte costs at most 9 bits (a match of three 25); rooms
  *   below 2p + 1 add up to less than 4p + 4, and there are fewer than 32 of them;
  * - the file: p and 57 bytes of chunks. */
@@ -103,8 +103,8 @@ static uint8_t *put_u32(uint8_t *to, uint32_t v)
     return to;
 }
 
-/* tEXt is Latin-1, iTXt is UTF-8: plain ASCII goes into the first, as more readers know it. Five zeros after iTXt's key:
- * end of key, uncompressed, method, no language, no translated key. */
+/* tEXt is Latin-1, iTXt is UTF-8: plain ASCII goes into the first, as more readers know it. Five zeros after iTXt's
+ * key: end of key, uncompressed, method, no language, no translated key. */
 static size_t chunk_bytes(const char *key, const char *value)
 {
     return 12 + length(key) + (is_ascii(value) ? 1 : 5) + length(value);

@@ -1,7 +1,7 @@
-/* Which timesteps a run visits. "leading", "trailing", "linspace" are table 2 of S. Lin et al., "Common diffusion noise
- * schedules and sample steps are flawed" (2023); the arithmetic is numpy's arange and linspace in f64, because a
- * timestep at a rounding edge must fall to the same side as in the reference. (With "trailing" and some S, 61 of 1000 for
- * one, numpy's rounding of the length makes the reference append a timestep −1; that one is left out here.) */
+/* Which timesteps a run visits. "leading", "trailing", "linspace" are table 2 of S. Lin et al., "Common diffusion
+ * noise schedules and sample steps are flawed" (2023); the arithmetic is numpy's arange and linspace in f64, because
+ * a timestep at a rounding edge must fall to the same side as in the reference. (With "trailing" and some S, 61 of
+ * 1000 for one, numpy's rounding of the length makes the reference append a timestep −1; it is left out here.) */
 #include "sample/sampler.h"
 
 /* Nearest integer, ties to even, for |x| < 2^31. */
@@ -11,7 +11,7 @@ static bool fill(bb_sampler_plan *plan, const bb_schedule *sched)
 {
     const double train = sched->train_steps, steps = plan->steps;
     double stride = plan->steps > 1 ? (train - 1.0) / (steps - 1.0) : 0.0; /* linspace */
-    double delta = (train - train / steps) - train;                       /* arange takes it from its first two values */
+    double delta = (train - train / steps) - train; /* trailing: arange takes it from its first two values */
     for (uint32_t i = 0; i < plan->steps; i++) {
         uint32_t from_end = plan->steps - 1 - i;
         int64_t t = -1;
@@ -29,7 +29,8 @@ static bool fill(bb_sampler_plan *plan, const bb_schedule *sched)
     return true;
 }
 
-static bb_status begin(bb_sampler_plan *plan, const bb_schedule *sched, uint32_t sampler, uint32_t steps, bb_error *err)
+static bb_status begin(bb_sampler_plan *plan, const bb_schedule *sched, uint32_t sampler, uint32_t steps,
+                       bb_error *err)
 {
     uint32_t most = sched->train_steps < BB_MAX_STEPS ? sched->train_steps : BB_MAX_STEPS;
     *plan = (bb_sampler_plan){.sampler = sampler == BB_SAMPLER_DEFAULT ? sched->sampler : sampler, .steps = steps};
@@ -49,8 +50,9 @@ bb_status bb_sampler_plan_init(bb_sampler_plan *plan, const bb_schedule *sched, 
     if (!(eta >= 0.0f && eta <= 1.0f)) return bb_fail(err, BB_ERR_ARGUMENT, "eta must lie between 0 and 1");
     plan->eta = eta;
     if (!fill(plan, sched)) {
-        return bb_fail(err, BB_ERR_STEPS, "steps %u with the model's steps_offset %d leaves its %u timesteps; take fewer",
-                       steps, sched->steps_offset, sched->train_steps);
+        return bb_fail(err, BB_ERR_STEPS,
+                       "steps %u with the model's steps_offset %d leaves its %u timesteps; take fewer", steps,
+                       sched->steps_offset, sched->train_steps);
     }
     return BB_OK;
 }

@@ -1,5 +1,5 @@
-/* Noise schedules of DDIMScheduler and DDPMScheduler as diffusers 0.27.2 on PyTorch 1.13 makes them: betas and 1 − betas
- * are f32, the running product is kept in double and each entry rounded to f32. */
+/* Noise schedules of DDIMScheduler and DDPMScheduler as diffusers 0.27.2 on PyTorch 1.13 makes them: betas and
+ * 1 − betas are f32, the running product is kept in double and each entry rounded to f32. */
 #include "import/scheduler.h"
 
 #include "base/mathf.h"
@@ -67,7 +67,8 @@ static void cumulate(float *alphas_cumprod, const float *betas, uint32_t n)
     }
 }
 
-/* S. Lin et al., "Common diffusion noise schedules and sample steps are flawed" (2023), algorithm 1. bars: work space. */
+/* S. Lin et al., "Common diffusion noise schedules and sample steps are flawed" (2023), algorithm 1.
+ * bars[n]: work space. */
 static void rescale_zero_snr(float *betas, float *bars, uint32_t n)
 {
     cumulate(bars, betas, n);
@@ -96,8 +97,8 @@ static void read_fields(bb_config *c, bb_schedule *s, beta_config *b)
     static const char *const kinds_ddim[] = {"linear", "scaled_linear", "squaredcos_cap_v2", NULL};
     static const char *const predictions[] = {"epsilon", "v_prediction", "sample", NULL};
     static const char *const spacings[] = {"leading", "trailing", "linspace", NULL};
-    static const char *const variances[] = {"fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned",
-                                            "learned_range", NULL};
+    static const char *const variances[] = {"fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log",
+                                            "learned", "learned_range", NULL};
     bool ddim = s->sampler == BB_SAMPLER_DDIM;
     s->train_steps = bb_config_u32(c, "num_train_timesteps", 1000, 1, MAX_TRAIN_STEPS);
     b->start = bb_config_number(c, "beta_start", 0.0001);
