@@ -47,7 +47,7 @@ async function openModel(file) {
   drawing?.abort();
   const mine = loading = new AbortController();
   const old = model;
-  model = undefined;
+  model = picture = undefined; // a picture is saved by the model that drew it
   enable();
   try {
     await old?.dispose();

@@ -39,7 +39,12 @@ export class Port {
 
   static async open() {
     const port = new Port();
-    port.#host = await start(message => port.#heard(message), why => port.close(new BitbrushError('worker', `the worker failed: ${why}`)));
+    const died = (/** @type {string} */ why) => port.close(new BitbrushError('worker', `the worker failed: ${why}`));
+    try {
+      port.#host = await start(message => port.#heard(message), died);
+    } catch (cause) {
+      throw new BitbrushError('worker', `the worker cannot be started: ${cause instanceof Error ? cause.message : cause}`, { cause });
+    }
     port.#host.hold(false);
     return port;
   }
@@ -98,7 +103,9 @@ export class Port {
     if ('progress' in message) return waiting.progress?.(message.progress);
     this.#waiting.delete(message.id);
     if (!this.#waiting.size) this.#host.hold(false);
-    if ('ok' in message) waiting.resolve(message.ok);
-    else waiting.reject(new BitbrushError(/** @type {any} */ (message.error.code), message.error.message));
+    if ('ok' in message) return waiting.resolve(message.ok);
+    const error = new BitbrushError(/** @type {any} */ (message.error.code), message.error.message);
+    waiting.reject(error);
+    if (message.error.fatal) this.close(error);
   }
 }

@@ -21,7 +21,7 @@ export type Ask =
 export type Tell = { op: 'end'; session: number } | { op: 'cancel'; id: number };
 export type ToWorker = (Ask & { id: number }) | Tell;
 
-export interface Failure { code: ErrorCode | 'aborted'; message: string }
+export interface Failure { code: ErrorCode | 'aborted'; message: string; /** the worker has to be replaced */ fatal?: boolean }
 export type FromWorker =
   | { id: number; ok: unknown }
   | { id: number; error: Failure }
