@@ -80,20 +80,25 @@ static void check_set(kc *k, uint32_t mask, uint64_t seed, uint32_t rounds)
 int main(int argc, char **argv)
 {
     uint64_t seed = (uint64_t)time(NULL);
-    uint32_t rounds = 600, mask = bb_cpu_features();
+    uint32_t rounds = 600, mask = bb_cpu_features(), wanted = 0;
     bool benching = false;
     for (int i = 1; i < argc; i++) {
         if (!strncmp(argv[i], "--seed=", 7)) seed = strtoull(argv[i] + 7, NULL, 0);
         else if (!strncmp(argv[i], "--rounds=", 9)) rounds = (uint32_t)strtoul(argv[i] + 9, NULL, 0);
         else if (!strcmp(argv[i], "--cpu=scalar")) mask = 0;
-        else if (!strcmp(argv[i], "--cpu=avx2")) mask &= BB_CPU_AVX2;
-        else if (!strcmp(argv[i], "--cpu=avx512")) mask &= BB_CPU_AVX2 | BB_CPU_AVX512;
+        else if (!strcmp(argv[i], "--cpu=avx2")) wanted = BB_CPU_AVX2;
+        else if (!strcmp(argv[i], "--cpu=avx512")) wanted = BB_CPU_AVX2 | BB_CPU_AVX512;
         else if (!strcmp(argv[i], "--bench")) benching = true;
         else {
             fprintf(stderr, "kernelcheck: unknown option %s\n", argv[i]);
             return 2;
         }
     }
+    if (wanted & ~mask) {
+        fprintf(stderr, "kernelcheck: this CPU lacks the instructions that --cpu asks for\n");
+        return 2;
+    }
+    if (wanted) mask = wanted;
     kc k = {.report = report};
     bb_kernels scalar, best;
     bb_kernels_select(&scalar, 0);

@@ -7,8 +7,8 @@ import { test } from 'node:test';
 import { build } from './common.mjs';
 
 const path = join(build, 'bitbrush-kernelcheck.wasm');
-const instance = existsSync(path) && new WebAssembly.Instance(new WebAssembly.Module(readFileSync(path)));
-const { memory, ...kernels } = instance ? instance.exports : {};
+const module = existsSync(path) && new WebAssembly.Module(readFileSync(path));
+const { memory, ...kernels } = module ? new WebAssembly.Instance(module).exports : {};
 
 const text = at => {
   const bytes = new Uint8Array(memory.buffer, at);
@@ -36,7 +36,7 @@ if (process.argv.includes('--bench')) {
     console.log(`${name.padEnd(16)} ${fast.toFixed(2).padEnd(10)}  ${slow.toFixed(2)}`);
   }
 } else {
-  test('the test module is built', () => assert.ok(instance, `${path} is missing: cmake --build ${build}`));
+  test('the test module is built', () => assert.ok(module, `${path} is missing: cmake --build ${build}`));
 
   test('simd128 equals scalar bit for bit', () => {
     const seed = Date.now() % 2 ** 31, failed = kernels.kernelcheck(seed, 300);
@@ -46,5 +46,5 @@ if (process.argv.includes('--bench')) {
     assert.ok(kernels.kernelcheck_count() > 300 * 12);
   });
 
-  test('imports nothing', () => assert.deepEqual(WebAssembly.Module.imports(instance && new WebAssembly.Module(readFileSync(path))), []));
+  test('imports nothing', () => assert.deepEqual(WebAssembly.Module.imports(module), []));
 }
