@@ -220,6 +220,7 @@ int main(void)
             test_png(sizes[i][0], sizes[i][1], 5, (pattern)kind, NULL);
         }
     }
+    test_png(432, 432, 0, NOISE, NULL); /* all hash chains full, and compressed bytes just over a buffer's doubling */
     test_text();
     test_arguments();
     test_golden();

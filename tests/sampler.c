@@ -250,6 +250,15 @@ static void test_threshold(void)
         }
         CHECK(wrong == 0, "ratio %d %%: %zu pixels", percent, wrong);
     }
+    for (int k = 0; k < 5; k++) out[2 * k] = (float)(1 << k); /* 1 2 4 8 16 */
+    bb_sampler_io five = io;
+    five.pixels = 5;
+    static const struct { float ratio, limit; } between[] = {{0.5f, 4}, {0.53125f, 4.5f}, {0.71875f, 7.5f}, {1, 16}};
+    for (size_t k = 0; k < BB_COUNT(between); k++) { /* 0.53125·4 = 2.125, an eighth of the way from 4 to 8 */
+        s.dynamic_thresholding_ratio = between[k].ratio;
+        bb_sampler_step(&p, &s, 0, &five);
+        CHECK(x0[0] == 1 / between[k].limit && x0[4] == 1, "limit %g, not %g", 1 / x0[0], between[k].limit);
+    }
     out[2 * 77] = NAN;
     s.dynamic_thresholding_ratio = 1;
     bb_sampler_step(&p, &s, 0, &io);
