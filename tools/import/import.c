@@ -192,6 +192,16 @@ static bb_status read_scheduler(import *im)
     return bb_scheduler_read(&im->schedule, &im->scheduler_file.json, 0, path, im->err);
 }
 
+/* The samplers take a prediction of the picture's own channels, or followed by as many of a learned variance. */
+static bb_status check_channels(import *im)
+{
+    uint32_t in = im->facts.channels, out = im->facts.out_channels;
+    bool learned = im->schedule.variance >= BB_VARIANCE_LEARNED;
+    if (out == in || (learned && out == 2 * in)) return BB_OK;
+    return bb_fail(im->err, BB_ERR_UNSUPPORTED, "%s: \"out_channels\" is %u; supported: %u like in_channels, or %u "
+                   "if the scheduler's variance_type is learned", im->checkpoint.config_path, out, in, 2 * in);
+}
+
 static bb_status write_pack(import *im, uint8_t **out, size_t *out_size)
 {
     const bb_checkpoint *ck = &im->checkpoint;
@@ -228,6 +238,7 @@ static bb_status run(import *im, uint8_t **out, size_t *out_size)
     BB_TRY(bb_labels_read(&im->labels, o->labels ? o->labels : im->checkpoint.labels_path, o->null_label,
                           im->facts.classes, im->err));
     BB_TRY(read_scheduler(im));
+    BB_TRY(check_channels(im));
     BB_TRY(add_weights(im));
     return write_pack(im, out, out_size);
 }

@@ -241,6 +241,7 @@ bb_status bb_unet2d_build(bb_builder *b, bb_config *c, bb_unet2d_facts *facts)
     read_config(&u, c);
     BB_TRY(bb_config_finish(c));
     network(b, &u);
-    *facts = (bb_unet2d_facts){.width = u.width, .height = u.height, .channels = u.in_channels, .classes = u.classes};
+    *facts = (bb_unet2d_facts){.width = u.width, .height = u.height, .channels = u.in_channels,
+                               .out_channels = u.out_channels, .classes = u.classes};
     return b->status;
 }

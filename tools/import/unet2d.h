@@ -7,7 +7,7 @@
 
 /* What the file's header says about the picture. */
 typedef struct bb_unet2d_facts {
-    uint32_t width, height, channels;
+    uint32_t width, height, channels, out_channels;
     uint32_t classes; /* 0 = unconditional */
 } bb_unet2d_facts;
 
