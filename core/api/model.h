@@ -13,4 +13,12 @@ struct bb_model {
 /* Uses only kernel sets whose needs are in cpu (tests, --cpu). */
 void bb_model_select(bb_model *model, uint32_t cpu);
 
+/* Internal observer by value id; bb_tap is its public form by module path, and replaces it. */
+void bb_session_observe(bb_session *s, bb_observe_fn fn, void *user);
+
+/* For tools that compare runs: picture 0's x of the current step (writable between steps) and the guided model output
+ * of the last step. n: values. */
+float *bb_session_x(bb_session *s, size_t *n);
+const float *bb_session_prediction(const bb_session *s, size_t *n);
+
 #endif

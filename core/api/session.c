@@ -3,6 +3,7 @@
 
 #include "base/rng.h"
 #include "image/image.h"
+#include "sample/sampler.h"
 
 enum state { NEW, DRAWING, FINISHED };
 
@@ -84,8 +85,14 @@ static bb_status prepare(bb_session *s, const bb_model *m, const bb_request *giv
     if (s->req.steps)
         BB_TRY(bb_sampler_plan_init(&s->plan, &m->pack.schedule, s->req.sampler, s->req.steps, s->req.eta, err));
     bb_shape x = plan.shapes[s->sample], y = plan.shapes[s->output];
-    if (y.h != x.h || y.w != x.w)
-        return bb_fail(err, BB_ERR_SIZE, "this model cannot draw %u×%u pixels", s->req.width, s->req.height);
+    bool fits = x.h == s->req.height && x.w == s->req.width && y.h == x.h && y.w == x.w &&
+                bb_shape_size(plan.shapes[s->timestep]) == s->rows &&
+                (s->labels == BB_NONE || bb_shape_size(plan.shapes[s->labels]) == s->rows);
+    /* Every op keeps the number of items, so what holds for the inputs holds for all values. */
+    for (uint32_t v = 0; v < g->n_inputs; v++) fits = fits && plan.shapes[v].n == s->rows;
+    if (!fits)
+        return bb_fail(err, BB_ERR_SIZE, "this model cannot draw %u×%u pixels in a batch of %u", s->req.width,
+                       s->req.height, s->req.batch);
     s->pixels = (size_t)x.h * x.w;
     s->x_size = s->pixels * x.c;
     s->out_size = s->pixels * y.c;
@@ -276,6 +283,23 @@ void bb_tap(bb_session *s, bb_tap_fn fn, void *user)
 {
     s->tap = fn;
     s->tap_user = user;
-    s->run.observe = fn ? observe : NULL;
-    s->run.user = s;
+    bb_session_observe(s, fn ? observe : NULL, s);
+}
+
+void bb_session_observe(bb_session *s, bb_observe_fn fn, void *user)
+{
+    s->run.observe = fn;
+    s->run.user = user;
+}
+
+float *bb_session_x(bb_session *s, size_t *n)
+{
+    *n = s->x_size;
+    return s->x;
+}
+
+const float *bb_session_prediction(const bb_session *s, size_t *n)
+{
+    *n = s->out_size;
+    return s->guided;
 }

@@ -7,7 +7,7 @@
 #include "base/json.h"
 #include "graph/graph.h"
 #include "kernels/kernels.h"
-#include "sample/sampler.h"
+#include "pack/schedule.h"
 
 #define BB_MAX_SEGMENTS 4u  /* input segments of a layer */
 #define BB_MAX_PLANES 8u
