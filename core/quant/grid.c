@@ -1,0 +1,101 @@
+/* Fits uniform grids: the min-max grid, or the best of 80 shrunken ones by squared error. */
+#include "quant/quant.h"
+
+#include "base/mathf.h"
+
+#define SHRINKS 80 /* factors 1.00, 0.99 … 0.21 (EfficientDM's search) */
+
+static int32_t round_to_int(float x) { return (int32_t)(x < 0 ? x - 0.5f : x + 0.5f); }
+
+static bb_weight_grid weight_grid(float low, float high, uint32_t bits)
+{
+    float levels = (float)((1u << bits) - 1);
+    bb_weight_grid g = {1, 0};
+    if (bits == 8) {
+        float a = -low / 128, b = high / 127;
+        g.delta = a > b ? a : b;
+        g.offset = -128;
+    } else {
+        g.delta = (high - low) / levels;
+    }
+    /* Subnormal steps would make codes of nothing. */
+    if (!(g.delta > 1e-30f)) return (bb_weight_grid){1, bits == 8 ? -128 : 0};
+    if (bits < 8) g.offset = (int16_t)round_to_int(low / g.delta);
+    return g;
+}
+
+static float weight_error(const float *w, size_t n, bb_weight_grid g, uint32_t bits)
+{
+    float inverse = 1 / g.delta, offset = (float)g.offset, top = (float)((1u << bits) - 1), error = 0;
+    for (size_t i = 0; i < n; i++) {
+        float v = w[i] * inverse - offset;
+        v = v > 0 ? v : 0;
+        v = v < top ? v : top;
+        float e = w[i] - g.delta * (bb_round_even(v) + offset);
+        error += e * e;
+    }
+    return error;
+}
+
+bb_weight_grid bb_weight_grid_fit(const float *w, size_t n, uint32_t bits, bb_range range)
+{
+    float low = 0, high = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (w[i] < low) low = w[i];
+        if (w[i] > high) high = w[i];
+    }
+    bb_weight_grid best = weight_grid(low, high, bits);
+    if (range == BB_RANGE_MINMAX) return best;
+    float least = weight_error(w, n, best, bits);
+    for (int i = 1; i < SHRINKS; i++) {
+        float shrink = 1 - 0.01f * (float)i;
+        bb_weight_grid g = weight_grid(low * shrink, high * shrink, bits);
+        float error = weight_error(w, n, g, bits);
+        if (error < least) {
+            least = error;
+            best = g;
+        }
+    }
+    return best;
+}
+
+static bb_activation_grid activation_grid(float low, float high, uint32_t bits)
+{
+    float levels = (float)((1u << bits) - 1), delta = (high - low) / levels;
+    if (!(delta > 1e-30f)) return (bb_activation_grid){1, 0};
+    int32_t zero = round_to_int(-low / delta);
+    return (bb_activation_grid){delta, (uint8_t)(zero < 0 ? 0 : zero > (int32_t)levels ? (int32_t)levels : zero)};
+}
+
+static float activation_error(const float *x, size_t n, bb_activation_grid g, uint32_t bits)
+{
+    float inverse = 1 / g.delta, low = -(float)g.zero, high = (float)((1u << bits) - 1) - (float)g.zero, error = 0;
+    for (size_t i = 0; i < n; i++) {
+        float v = x[i] * inverse;
+        v = v > low ? v : low;
+        v = v < high ? v : high;
+        float e = x[i] - g.delta * bb_round_even(v);
+        error += e * e;
+    }
+    return error;
+}
+
+bb_activation_grid bb_activation_grid_fit(float low, float high, const float *samples, size_t n, uint32_t bits,
+                                          bb_range range)
+{
+    low = low < 0 ? low : 0;
+    high = high > 0 ? high : 0;
+    bb_activation_grid best = activation_grid(low, high, bits);
+    if (range == BB_RANGE_MINMAX) return best;
+    float least = activation_error(samples, n, best, bits);
+    for (int i = 1; i < SHRINKS; i++) {
+        float shrink = 1 - 0.01f * (float)i;
+        bb_activation_grid g = activation_grid(low * shrink, high * shrink, bits);
+        float error = activation_error(samples, n, g, bits);
+        if (error < least) {
+            least = error;
+            best = g;
+        }
+    }
+    return best;
+}

@@ -1,0 +1,42 @@
+/* Activation statistics from the model's own sampling trajectories: no data set is needed. */
+#ifndef BB_TOOLS_CALIBRATE_CALIBRATE_H
+#define BB_TOOLS_CALIBRATE_CALIBRATE_H
+
+#include "api/model.h"
+
+#define BB_CALIBRATION_SAMPLES 4096u /* values kept per site, step and segment, for the range search */
+
+typedef struct bb_range_stats {
+    float low, high;
+    float *samples; /* [BB_CALIBRATION_SAMPLES] */
+    uint32_t n;
+} bb_range_stats;
+
+/* A value that quantized layers read. */
+typedef struct bb_site {
+    uint32_t value, first_op;   /* the first conv or linear that reads it */
+    uint32_t segments, seg_channels[BB_MAX_SEGMENTS];
+    uint32_t rows;              /* steps, or 1 where the value does not change between steps */
+    bb_range_stats *stats;      /* [rows][segments] */
+} bb_site;
+
+typedef struct bb_calibration {
+    bb_site *sites; uint32_t n_sites;
+    float timesteps[BB_MAX_STEP_ROWS]; uint32_t steps; /* noisiest first */
+} bb_calibration;
+
+typedef struct bb_calibration_options {
+    uint32_t images, steps;  /* steps ≤ BB_MAX_STEP_ROWS */
+    float guidance;          /* 1 = none */
+    uint64_t seed;           /* image i uses seed + i and label i mod classes */
+    bb_par *par;
+    bool quiet;
+} bb_calibration_options;
+
+/* Draws with the unquantized model and fills out; free with bb_calibration_free in every case. */
+bb_status bb_calibrate(bb_calibration *out, const bb_model *model, const bb_calibration_options *opt, bb_error *err);
+void bb_calibration_free(bb_calibration *c);
+/* The site of a value; NULL if no conv or linear reads it. */
+const bb_site *bb_calibration_site(const bb_calibration *c, uint32_t value);
+
+#endif

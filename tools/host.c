@@ -1,0 +1,150 @@
+#include "host.h"
+
+#include "base/json.h"
+#include "import/import.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bb_status choose_kernels(bb_host *h, uint32_t cpu, bb_error *err)
+{
+    static const uint32_t needs[] = {0, 0, BB_CPU_AVX2, BB_CPU_AVX512};
+    static const char *const words[] = {"auto", "scalar", "avx2", "avx512"};
+    uint32_t have = bb_cpu_features();
+    if (!cpu) return BB_OK;
+    if (needs[cpu] & ~have) return bb_fail(err, BB_ERR_OPTION, "--cpu=%s: this CPU does not have it", words[cpu]);
+    bb_model_select(h->model, cpu == 1 ? 0 : cpu == 2 ? BB_CPU_AVX2 : BB_CPU_AVX2 | BB_CPU_AVX512);
+    return BB_OK;
+}
+
+static bb_status open_blob(bb_host *h, const char *path, const bb_host_options *opt, const uint8_t **blob, size_t *n,
+                           bb_error *err)
+{
+    if (bb_path_is_dir(path)) {
+        bb_import_options import = {.path = path, .dtype = BB_F32, .labels = opt->labels,
+                                    .null_label = opt->null_label, .command = "in memory"};
+        BB_TRY(bb_import(&import, &h->imported, n, err));
+        *blob = h->imported;
+        return BB_OK;
+    }
+    BB_TRY(bb_file_open(&h->file, path, err));
+    *blob = h->file.data;
+    *n = h->file.size;
+    return BB_OK;
+}
+
+/* Puts the file's name in front of what core said about its bytes. */
+static bb_status name_file(const char *path, bb_error *err)
+{
+    bb_error inner = *err;
+    return bb_fail(err, inner.code, "%s: %s", path, inner.text);
+}
+
+static bb_status open_model(bb_host *h, const char *path, const uint8_t *blob, size_t n, bb_error *err)
+{
+    uint64_t head = 8;
+    bb_info info = {0};
+    if (n >= 8) memcpy(&head, blob, 8);
+    size_t head_bytes = head < n ? (size_t)head + 8 : n;
+    if (head_bytes > n) head_bytes = n;
+    size_t scratch_bytes = BB_PROBE_SCRATCH(head_bytes);
+    void *scratch = malloc(scratch_bytes);
+    if (!scratch) return bb_fail(err, BB_ERR_SPACE, "%s: out of memory", path);
+    bb_status status = bb_probe(blob, head_bytes, scratch, scratch_bytes, &info, err);
+    free(scratch);
+    if (status < 0) return name_file(path, err);
+    h->mem = malloc((size_t)info.model_bytes);
+    if (!h->mem) return bb_fail(err, BB_ERR_SPACE, "%s: out of memory", path);
+    status = bb_model_init(blob, n, h->mem, (size_t)info.model_bytes, &h->model, err);
+    return status < 0 ? name_file(path, err) : BB_OK;
+}
+
+bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt, bb_error *err)
+{
+    const uint8_t *blob;
+    size_t n;
+    *h = (bb_host){0};
+    BB_TRY(open_blob(h, path, opt, &blob, &n, err));
+    BB_TRY(open_model(h, path, blob, n, err));
+    BB_TRY(choose_kernels(h, opt->cpu, err));
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    h->par = bb_par_start(opt->threads ? opt->threads : cores > 1 ? (uint32_t)cores : 1);
+    return BB_OK;
+}
+
+bb_status bb_host_session(bb_host *h, const bb_request *req, bb_error *err)
+{
+    size_t bytes;
+    bb_request with_threads = *req;
+    with_threads.par = h->par;
+    free(h->workspace);
+    h->workspace = NULL;
+    BB_TRY(bb_session_size(h->model, &with_threads, &bytes, err));
+    h->workspace = malloc(bytes);
+    if (!h->workspace) return bb_fail(err, BB_ERR_SPACE, "out of memory: the drawing needs %z bytes", bytes);
+    return bb_session_init(h->model, &with_threads, h->workspace, bytes, &h->session, err);
+}
+
+void bb_host_close(bb_host *h)
+{
+    bb_par_stop(h->par);
+    free(h->workspace);
+    free(h->mem);
+    free(h->imported);
+    bb_file_close(&h->file);
+    *h = (bb_host){0};
+}
+
+/* The labels of the metadata, parsed into j; the caller frees both. False if there are none. */
+static bool labels_open(const bb_host *h, char **text, void **scratch, bb_json *j)
+{
+    size_t size = (size_t)h->model->pack.header.n + 1;
+    *text = malloc(size);
+    *scratch = malloc(bb_json_scratch(size));
+    return *text && *scratch && bb_pack_metadata(&h->model->pack, "labels", *text, size) &&
+           bb_json_parse(j, *text, strlen(*text), *scratch, bb_json_scratch(size)) && bb_json_is_array(j, 0);
+}
+
+void bb_host_label_name(const bb_host *h, int32_t label, char *out, size_t size)
+{
+    char *text = NULL;
+    void *scratch = NULL;
+    bb_json j;
+    snprintf(out, size, "%d", label);
+    if (label == h->model->pack.info.null_label) snprintf(out, size, "(none)");
+    else if (labels_open(h, &text, &scratch, &j) && label >= 0)
+        bb_json_string(&j, bb_json_element(&j, 0, (uint32_t)label), out, size);
+    free(text);
+    free(scratch);
+}
+
+bb_status bb_host_label(const bb_host *h, const char *text, int32_t *label, bb_error *err)
+{
+    uint32_t classes = h->model->pack.info.classes;
+    char name[128], *end;
+    long number = strtol(text, &end, 10);
+    if (!classes) return bb_fail(err, BB_ERR_LABEL, "--label %s: this model has no classes", text);
+    if (end != text && !*end) {
+        *label = (int32_t)number;
+        if (number >= 0 && number < (long)classes) return BB_OK;
+        return bb_fail(err, BB_ERR_LABEL, "--label %s: must be 0 to %u", text, classes - 1);
+    }
+    for (uint32_t i = 0; i < classes; i++) {
+        bb_host_label_name(h, (int32_t)i, name, sizeof name);
+        *label = (int32_t)i;
+        if (strcmp(name, text) == 0) return BB_OK;
+    }
+    return bb_fail(err, BB_ERR_LABEL, "--label %s: no class of that name (bitbrush info lists them), and not a number "
+                                      "from 0 to %u", text, classes - 1);
+}
+
+int32_t bb_host_nth_label(const bb_host *h, uint32_t i)
+{
+    const bb_info *info = &h->model->pack.info;
+    uint32_t n = info->classes - (info->null_label >= 0 ? 1u : 0u), label = n ? i % n : 0;
+    return (int32_t)(info->null_label >= 0 && label >= (uint32_t)info->null_label ? label + 1 : label);
+}
+
+float bb_host_guidance(const bb_host *h) { return h->model->pack.info.null_label >= 0 ? 2 : 1; }

@@ -1,0 +1,48 @@
+/* What every command needs around core: a model in memory, threads, the choice of kernels, a session. */
+#ifndef BB_TOOLS_HOST_H
+#define BB_TOOLS_HOST_H
+
+#include "api/model.h"
+#include "cli.h"
+#include "io.h"
+
+typedef struct bb_host {
+    bb_model *model;
+    bb_par *par;
+    bb_file file;       /* of a packed file */
+    uint8_t *imported;  /* of a checkpoint folder, imported as f32 in memory */
+    void *mem;
+    bb_session *session;
+    void *workspace;
+} bb_host;
+
+/* Options shared by the commands that compute. */
+typedef struct bb_host_options {
+    uint32_t threads;   /* 0: all cores */
+    uint32_t cpu;       /* choice number of BB_CPU_WORDS */
+    const char *labels, *null_label; /* for checkpoint folders */
+} bb_host_options;
+#define BB_CPU_WORDS "auto|scalar|avx2|avx512"
+#define BB_HOST_OPTIONS(o)                                                                                     \
+    {"--threads", BB_OPTION_U32, &(o).threads, "N", "threads (default: all cores)", 1, 64, NULL},              \
+    {"--cpu", BB_OPTION_CHOICE, &(o).cpu, BB_CPU_WORDS, "highest instruction set to use", 0, 0, NULL}
+#define BB_CHECKPOINT_OPTIONS(o)                                                                               \
+    {"--labels", BB_OPTION_STRING, &(o).labels, "FILE", "class names (default: labels.json of the checkpoint)", 0, 0, NULL}, \
+    {"--null-label", BB_OPTION_STRING, &(o).null_label, "N|none", "class that means no class, for guidance", 0, 0, NULL}
+
+/* Opens a packed file, or a checkpoint folder as f32. Starts the threads. bb_host_close works after failures too. */
+bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt, bb_error *err);
+/* Replaces the session. */
+bb_status bb_host_session(bb_host *h, const bb_request *req, bb_error *err);
+void bb_host_close(bb_host *h);
+
+/* "7" or "Sneaker" to a class; the message lists what there is. */
+bb_status bb_host_label(const bb_host *h, const char *text, int32_t *label, bb_error *err);
+/* Name of a class; its number as text if it has none. */
+void bb_host_label_name(const bb_host *h, int32_t label, char *out, size_t size);
+/* Class for picture number i when none is asked for: all but the null class, in turn. */
+int32_t bb_host_nth_label(const bb_host *h, uint32_t i);
+/* Guidance when none is asked for: 2 with a null class, else 1. */
+float bb_host_guidance(const bb_host *h);
+
+#endif

@@ -1,0 +1,35 @@
+#include "progress.h"
+
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+double bb_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+bb_progress bb_progress_start(const char *what, size_t total, bool quiet)
+{
+    return (bb_progress){.what = what, .total = total, .started = bb_now(), .shown = -1,
+                         .terminal = isatty(STDERR_FILENO), .quiet = quiet};
+}
+
+void bb_progress_step(bb_progress *p, size_t done)
+{
+    double elapsed = bb_now() - p->started;
+    int tenth = p->total ? (int)(done * 10 / p->total) : 10;
+    if (p->quiet || (!p->terminal && tenth == p->shown)) return;
+    p->shown = tenth;
+    if (done >= p->total) {
+        fprintf(stderr, "%s%s: %zu/%zu, %.1f s%s\n", p->terminal ? "\r" : "", p->what, done, p->total, elapsed,
+                p->terminal ? "          " : "");
+    } else if (done) {
+        double left = elapsed / (double)done * (double)(p->total - done);
+        fprintf(stderr, "%s%s: %zu/%zu, %.0f s left%s", p->terminal ? "\r" : "", p->what, done, p->total, left,
+                p->terminal ? "     " : "\n");
+        fflush(stderr);
+    }
+}
