@@ -1,6 +1,7 @@
 #include "calibrate/calibrate.h"
 
 #include "progress.h"
+#include "sample/sampler.h"
 
 #include <stdlib.h>
 

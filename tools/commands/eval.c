@@ -1,6 +1,7 @@
 /* bitbrush eval: how far a packed model's pictures are from the float model's, drawn from the same seeds. */
 #include "host.h"
 #include "progress.h"
+#include "sample/sampler.h"
 
 #include <math.h>
 #include <stdio.h>
