@@ -72,7 +72,10 @@ async function newPage(options = {}) {
 }
 const status = (page, pattern) => page.waitForFunction(source => new RegExp(source).test(document.getElementById('status').textContent), pattern.source);
 const statusText = page => page.textContent('#status');
-const ready = page => page.waitForSelector('#draw:enabled');
+async function ready(page) {
+  await page.waitForSelector('#draw:enabled, #status.failed');
+  if (await page.$('#status.failed')) throw new Error(`the page says: ${await statusText(page)}`);
+}
 const done = page => status(page, /steps in/);
 const pixels = page => page.$eval('#picture', c => [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]);
 async function fill(page, { label, seed, steps, guidance }) {

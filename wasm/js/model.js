@@ -107,8 +107,9 @@ export class Model {
  * @param {import('./index.js').ModelInfo} info
  */
 export function textOf({ label, seed, steps, guidance, eta, sampler }, info) {
-  const options = [info.classes ? `--label ${label}` : '', `--seed ${seed}`, `--steps ${steps}`, `--guidance ${guidance}`,
-    eta ? `--eta ${eta}` : '', sampler === 'default' ? '' : `--sampler ${sampler}`];
+  const short = (/** @type {number} */ x) => Number(Math.fround(x).toPrecision(6)); // as C's %g
+  const options = [info.classes ? `--label ${label}` : '', `--seed ${seed}`, `--steps ${steps}`, `--guidance ${short(guidance)}`,
+    eta ? `--eta ${short(eta)}` : '', sampler === 'default' ? '' : `--sampler ${sampler}`];
   return { Software: 'bitbrush', bitbrush: options.filter(Boolean).join(' ') };
 }
 
