@@ -8,6 +8,8 @@
 #include "io.h"
 
 #include <ftw.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define FIXTURE BB_TESTS_DIR "/golden/unet2d-class/diffusion_pytorch_model.safetensors"
@@ -164,6 +166,25 @@ static int find_temporary(const char *path, const struct stat *st, int kind, str
     return strstr(path, ".tmp.") != NULL;
 }
 
+/* A disk that fills up in the middle, played by a limit on file sizes: the old file stays, nothing else is left. */
+static void test_full_disk(const char *path)
+{
+    static const uint8_t much[100000];
+    bb_error err = {.text = ""};
+    bb_file f;
+    struct rlimit before, small;
+    getrlimit(RLIMIT_FSIZE, &before);
+    small = before;
+    small.rlim_cur = 4096;
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &small);
+    bb_status st = bb_file_write(path, much, sizeof much, &err);
+    setrlimit(RLIMIT_FSIZE, &before);
+    CHECK(st == BB_ERR_ARGUMENT && strstr(err.text, path) && strstr(err.text, "cannot write"), "%d %s", st, err.text);
+    CHECK(bb_file_open(&f, path, &err) == BB_OK && f.size == 6, "the old file is gone: %s", err.text);
+    bb_file_close(&f);
+}
+
 static void test_writing(const char *folder)
 {
     bb_error err = {.text = ""};
@@ -176,6 +197,7 @@ static void test_writing(const char *folder)
     CHECK(bb_file_open(&f, path, &err) == BB_OK, "%s", err.text);
     CHECK(f.size == 6 && !memcmp(f.data, "second", 6), "%zu bytes", f.size);
     bb_file_close(&f);
+    test_full_disk(path);
     CHECK(bb_file_write(inner, "x", 1, &err) == BB_ERR_ARGUMENT, "wrote into no folder");
     CHECK(strstr(err.text, inner) && strstr(err.text, "No such file"), "%s", err.text);
     CHECK(bb_file_write(folder, "x", 1, &err) == BB_ERR_ARGUMENT, "wrote over a folder");
