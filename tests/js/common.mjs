@@ -30,7 +30,7 @@ export function native(model, request, ...options) {
   const out = join(folder, 'out.png');
   const flags = Object.entries(request).flatMap(([key, value]) => [`--${key}`, String(value)]);
   try {
-    execFileSync(join(build, 'bitbrush'), ['generate', model, ...flags, ...options, '-o', out], { stdio: ['ignore', 'ignore', 'inherit'] });
+    execFileSync(join(build, 'bitbrush'), ['generate', model, ...flags, ...options, '--quiet', '-o', out], { stdio: ['ignore', 'ignore', 'inherit'] });
     const png = readFileSync(out);
     return { png, ...decodePng(png) };
   } finally {

@@ -7,7 +7,7 @@ const { load } = await library();
 assert.ok(models.length, 'no packed model in models/');
 
 for (const { name, path } of models) {
-  test(`${name}: wasm in Node = native`, async t => {
+  test(`${name}: wasm in Node = native = native scalar`, async t => {
     const model = await load(await blobOf(path));
     assert.equal(model.info.kernels, 'wasm_simd128');
     const { classes, nullLabel, trainSteps } = model.info;
@@ -17,6 +17,7 @@ for (const { name, path } of models) {
       const mine = await model.draw(request), { data, png } = native(path, request);
       assert.equal(sha256(mine.data), sha256(data), JSON.stringify(request));
       assert.deepEqual(Buffer.from(await model.png(mine)), png, 'the PNG file too');
+      assert.equal(sha256(native(path, request, '--cpu', 'scalar').data), sha256(data), `${JSON.stringify(request)}, scalar`);
       t.diagnostic(`${JSON.stringify(request)} ${sha256(data)}`);
     }
     await model.dispose();
