@@ -288,6 +288,8 @@ static bb_status read_index(reader *r, const void *blob, size_t n, bb_arena *are
     r->tensors = tensors;
     r->n_tensors = index.n_tensors;
     r->pack->header = index.json;
+    r->pack->info.head_bytes = c->head_bytes;
+    r->pack->info.blob_bytes = n;
     return bb_index_info(&index, &r->pack->info, r->err);
 }
 

@@ -94,6 +94,20 @@ static void print_steps(const bb_host *h, bool json)
     else if (longest) printf(" (any step count works; the nearest row is used)\n");
 }
 
+/* Trained numbers: all weight slots but the timestep frequencies, which are computed. */
+static uint64_t parameters(const bb_graph *g)
+{
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < g->n_weights; i++) {
+        uint64_t n = 1;
+        for (uint32_t k = 0; k < g->weights[i].rank; k++) n *= g->weights[i].dim[k];
+        total += n;
+    }
+    for (uint32_t i = 0; i < g->n_ops; i++)
+        if (g->ops[i].kind == BB_OP_TIMESTEP_EMBEDDING) total -= g->weights[g->ops[i].weight[0]].dim[0];
+    return total;
+}
+
 static int run(const bb_command *c, int argc, char **argv)
 {
     const char *model;
@@ -115,9 +129,10 @@ static int run(const bb_command *c, int argc, char **argv)
         print_layers(&h, json);
         if (json) print_modules(&h);
         print_steps(&h, json);
-        unsigned long long bytes = h.imported ? 0 : (unsigned long long)h.file.size;
-        if (json) printf("\"bytes\":%llu,\"ops\":%u}\n", bytes, p->graph.n_ops);
-        else printf("%u ops, %u quantized layers, %llu bytes\n", p->graph.n_ops, p->n_layers, bytes);
+        unsigned long long bytes = p->info.blob_bytes, n = parameters(&p->graph);
+        if (json) printf("\"bytes\":%llu,\"parameters\":%llu,\"ops\":%u}\n", bytes, n, p->graph.n_ops);
+        else printf("%llu parameters, %u ops, %u quantized layers, %llu bytes = %.3f × float32\n", n, p->graph.n_ops,
+                    p->n_layers, bytes, (double)bytes / (4.0 * (double)n));
     }
     bb_host_close(&h);
     return status < 0 ? bb_cli_fail(&err) : BB_EXIT_OK;
