@@ -10,12 +10,17 @@ import { pathToFileURL } from 'node:url';
 import { serveFiles } from '../web/serve.mjs';
 import { build, decodePng, models, native, sha256, site } from './js/common.mjs';
 
-let passed = 0, failed = 0;
+let passed = 0,
+  failed = 0;
 function check(ok, what) {
   if (ok) passed++;
-  else { failed++; console.log(`FAIL ${what}`); }
+  else {
+    failed++;
+    console.log(`FAIL ${what}`);
+  }
 }
-const same = (a, b, what) => check(Object.is(a, b), `${what}: ${JSON.stringify(a)} is not ${JSON.stringify(b)}`);
+const same = (a, b, what) =>
+  check(Object.is(a, b), `${what}: ${JSON.stringify(a)} is not ${JSON.stringify(b)}`);
 
 const model = models[0];
 if (!model) throw new Error('no packed model in models/');
@@ -27,7 +32,8 @@ mkdirSync(shots, { recursive: true });
 
 /** The model with a class name that would be markup if anyone used innerHTML. */
 function hostile() {
-  const header = Number(file.readBigUInt64LE(0)), text = file.subarray(8, 8 + header).toString();
+  const header = Number(file.readBigUInt64LE(0)),
+    text = file.subarray(8, 8 + header).toString();
   const evil = text.replace('T-shirt/top', '<b>X</b>-top');
   const padded = evil.trimEnd().padEnd(header);
   if (evil === text || Buffer.byteLength(padded) !== header) return undefined;
@@ -40,7 +46,8 @@ const faults = {
     setTimeout(() => reply.destroy(), 100);
   },
   '/models/slow.safetensors': reply => reply.write(file.subarray(0, file.length >> 1)),
-  '/models/html.safetensors': reply => reply.writeHead(200, { 'Content-Type': 'text/html' }).end('<!doctype html><title>Sign in</title>'),
+  '/models/html.safetensors': reply =>
+    reply.writeHead(200, { 'Content-Type': 'text/html' }).end('<!doctype html><title>Sign in</title>'),
   '/models/hostile.safetensors': reply => reply.end(hostile()),
 };
 const files = serveFiles({ roots: [site] });
@@ -48,7 +55,10 @@ let listed; // what models.json says; the staged one unless a check sets it
 const server = createServer((ask, reply) => {
   const path = ask.url.split('?')[0];
   if (path in faults) faults[path](reply);
-  else if (path === '/models.json' && listed) reply.end(JSON.stringify(listed.map(name => ({ name, file: `models/${name}.safetensors`, bytes: file.length }))));
+  else if (path === '/models.json' && listed)
+    reply.end(
+      JSON.stringify(listed.map(name => ({ name, file: `models/${name}.safetensors`, bytes: file.length }))),
+    );
   else files(ask, reply);
 }).listen(0, '127.0.0.1');
 await new Promise(resolve => server.once('listening', resolve));
@@ -56,33 +66,68 @@ const base = `http://127.0.0.1:${server.address().port}/`;
 
 const browser = await chromium.launch({
   executablePath: process.env.BB_CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync'],
+  args: [
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+  ],
 });
 
 const complaints = [];
 async function newPage(options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, acceptDownloads: true, ...options });
+  const context = await browser.newContext({
+    viewport: { width: 1280, height: 800 },
+    acceptDownloads: true,
+    ...options,
+  });
   const page = await context.newPage();
   page.setDefaultTimeout(60000);
   page.on('pageerror', error => complaints.push(String(error)));
-  page.on('console', message => { if (message.type() === 'error' && !/Failed to load resource/.test(message.text())) complaints.push(message.text()); });
-  context.on('request', request => { if (!/^(data|blob|file):/.test(request.url()) && !request.url().startsWith(base)) complaints.push(`a request to ${request.url()}`); });
+  page.on('console', message => {
+    if (message.type() === 'error' && !/Failed to load resource/.test(message.text()))
+      complaints.push(message.text());
+  });
+  context.on('request', request => {
+    if (!/^(data|blob|file):/.test(request.url()) && !request.url().startsWith(base))
+      complaints.push(`a request to ${request.url()}`);
+  });
   return page;
 }
-const status = (page, pattern) => page.waitForFunction(source => new RegExp(source).test(document.getElementById('status').textContent), pattern.source);
+const status = (page, pattern) =>
+  page.waitForFunction(
+    source => new RegExp(source).test(document.getElementById('status').textContent),
+    pattern.source,
+  );
 const statusText = page => page.textContent('#status');
 async function ready(page) {
   await page.waitForSelector('#draw:enabled, #status.failed');
   if (await page.$('#status.failed')) throw new Error(`the page says: ${await statusText(page)}`);
 }
 const done = page => status(page, /steps in/);
-const pixels = page => page.$eval('#picture', c => [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]);
+const pixels = page =>
+  page.$eval('#picture', c => [
+    c.width,
+    c.height,
+    ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data,
+  ]);
 async function fill(page, { label, seed, steps, guidance }) {
   if (label !== undefined) await page.selectOption('#label', String(label));
   await page.fill('#seed', String(seed));
   await page.fill('#steps', String(steps));
-  if (guidance !== undefined) await page.$eval('#guidance', (e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }, String(guidance));
+  if (guidance !== undefined)
+    await page.$eval(
+      '#guidance',
+      (e, v) => {
+        e.value = v;
+        e.dispatchEvent(new Event('input'));
+      },
+      String(guidance),
+    );
 }
 
 // ---- from a cold page to the saved picture ----
@@ -98,10 +143,12 @@ const page = await newPage();
   await page.click('#draw');
   await done(page);
   const end = performance.now();
-  console.log(`cold page to picture: ${((end - start) / 1000).toFixed(2)} s (page and model ${((loaded - start) / 1000).toFixed(2)} s), `
-    + `${await page.textContent('#ms')} per step, memory ${await page.textContent('#memory')}, model ${(file.length / 2 ** 20).toFixed(1)} MB`);
+  const seconds = ms => `${(ms / 1000).toFixed(2)} s`;
+  const [perStep, memory] = [await page.textContent('#ms'), await page.textContent('#memory')];
+  console.log(`cold page to picture: ${seconds(end - start)} (page and model ${seconds(loaded - start)})`);
+  console.log(`${perStep} per step, memory ${memory} with a model of ${(file.length / 2 ** 20).toFixed(1)} MB`);
 }
-check(await page.$('#no-server') === null, 'the module removes the sentence about the server');
+check((await page.$('#no-server')) === null, 'the module removes the sentence about the server');
 same(await page.textContent('#kernels'), 'wasm_simd128', 'kernel set');
 same((await page.$$('#strip li')).length, request.steps, 'pictures in the strip');
 same(await page.$eval('#picture', c => getComputedStyle(c).imageRendering), 'pixelated', 'upscaling');
@@ -117,7 +164,10 @@ console.log(`rgba sha-256 ${sha256(expected.data)}`);
   const saved = readFileSync(await download.path());
   same(sha256(decodePng(saved).data), sha256(expected.data), 'pixels of the saved PNG');
   same(sha256(saved), sha256(expected.png), 'the saved PNG file = the native one');
-  check(/^bitbrush-[a-z0-9-]+-7\.png$/.test(download.suggestedFilename()), `file name ${download.suggestedFilename()}`);
+  check(
+    /^bitbrush-[a-z0-9-]+-7\.png$/.test(download.suggestedFilename()),
+    `file name ${download.suggestedFilename()}`,
+  );
 }
 
 // ---- cancel, and the same picture afterwards ----
@@ -131,19 +181,33 @@ same(await statusText(page), 'Cancelled.', 'cancel');
 await fill(page, request);
 await page.click('#draw');
 await done(page);
-same(sha256(Uint8ClampedArray.from((await pixels(page)).slice(2))), sha256(expected.data), 'pixels after a cancelled drawing');
+same(
+  sha256(Uint8ClampedArray.from((await pixels(page)).slice(2))),
+  sha256(expected.data),
+  'pixels after a cancelled drawing',
+);
 
 // ---- how it looks ----
 
-for (const [size, viewport] of Object.entries({ '360x740': { width: 360, height: 740 }, '1280x800': { width: 1280, height: 800 } })) {
+for (const [size, viewport] of Object.entries({
+  '360x740': { width: 360, height: 740 },
+  '1280x800': { width: 1280, height: 800 },
+})) {
   for (const colorScheme of ['light', 'dark']) {
     await page.setViewportSize(viewport);
     await page.emulateMedia({ colorScheme });
     await page.screenshot({ path: join(shots, `${size}-${colorScheme}.png`) });
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    const wide = await page.evaluate(
+      () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    );
     same(wide, 0, `sideways scrolling at ${size}`);
-    check(await page.$eval('#draw', e => e.getBoundingClientRect().bottom <= innerHeight), `the draw button is in view at ${size}`);
-    const small = await page.$$eval('button, select, input', all => all.filter(e => e.getClientRects().length && e.getBoundingClientRect().height < 32).map(e => e.id));
+    check(
+      await page.$eval('#draw', e => e.getBoundingClientRect().bottom <= innerHeight),
+      `the draw button is in view at ${size}`,
+    );
+    const small = await page.$$eval('button, select, input', all =>
+      all.filter(e => e.getClientRects().length && e.getBoundingClientRect().height < 32).map(e => e.id),
+    );
     same(small.join(), '', `controls too small to touch at ${size}`);
   }
 }
@@ -157,7 +221,7 @@ const expectError = async (name, pattern) => {
   await status(page, pattern).catch(() => {});
   const text = await statusText(page);
   check(pattern.test(text), `${name}: "${text}"`);
-  check(await page.$('#draw:disabled') !== null, `${name}: draw stays disabled`);
+  check((await page.$('#draw:disabled')) !== null, `${name}: draw stays disabled`);
 };
 await expectError('cut', /broke off after \d+ of \d+ bytes; try again/);
 await expectError('html', /web page \(HTML\), not a model/);
@@ -187,7 +251,11 @@ await page.context().close();
   const before = complaints.length;
   await local.goto(pathToFileURL(join(site, 'index.html')).href);
   await local.waitForTimeout(1000);
-  check(await local.isVisible('#no-server') && /node web\/serve\.mjs/.test(await local.textContent('#no-server')), 'file:// shows how to serve the page');
+  check(
+    (await local.isVisible('#no-server')) &&
+      /node web\/serve\.mjs/.test(await local.textContent('#no-server')),
+    'file:// shows how to serve the page',
+  );
   check(!(await local.isVisible('main')), 'file:// hides the controls');
   complaints.length = before; // Chromium itself complains about modules from file://
   await local.screenshot({ path: join(shots, 'file.png') });
@@ -206,7 +274,11 @@ await page.context().close();
   await fill(apart, request);
   await apart.click('#draw');
   await done(apart);
-  same(sha256(Uint8ClampedArray.from((await pixels(apart)).slice(2))), sha256(expected.data), 'pixels in an isolated page');
+  same(
+    sha256(Uint8ClampedArray.from((await pixels(apart)).slice(2))),
+    sha256(expected.data),
+    'pixels in an isolated page',
+  );
   await apart.context().close();
   strict.closeAllConnections();
   strict.close();

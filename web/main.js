@@ -3,8 +3,8 @@ import { load } from './js/index.js';
 
 const $ = id => document.getElementById(id);
 const canvas = $('picture');
-let model, picture;             // the loaded model, the last finished picture
-let loading, drawing;           // AbortControllers of what is going on
+let model, picture; // the loaded model, the last finished picture
+let loading, drawing; // AbortControllers of what is going on
 
 $('no-server').remove();
 document.querySelector('main').hidden = false;
@@ -34,7 +34,10 @@ async function listModels() {
   const reply = await fetch('models.json');
   if (!reply.ok) throw new Error(`models.json: the server answered ${reply.status}`);
   const models = await reply.json();
-  if (!models.length) throw new Error('There is no packed model in models/ yet: make one with "bitbrush quantize" and build again.');
+  if (!models.length)
+    throw new Error(
+      'There is no packed model in models/ yet: make one with "bitbrush quantize" and build again.',
+    );
   for (const { name, file, bytes } of models) {
     $('model').append(new Option(`${name} (${megabytes(bytes)})`, file));
   }
@@ -45,7 +48,7 @@ async function listModels() {
 async function openModel(file) {
   loading?.abort();
   drawing?.abort();
-  const mine = loading = new AbortController();
+  const mine = (loading = new AbortController());
   const old = model;
   model = picture = undefined; // a picture is saved by the model that drew it
   enable();
@@ -66,7 +69,10 @@ async function openModel(file) {
     say('Ready.');
   } catch (error) {
     if (mine !== loading) return;
-    say(mine.signal.aborted ? 'Download cancelled. Choose a model to load it.' : error.message, !mine.signal.aborted);
+    say(
+      mine.signal.aborted ? 'Download cancelled. Choose a model to load it.' : error.message,
+      !mine.signal.aborted,
+    );
   } finally {
     if (mine === loading) {
       loading = undefined;
@@ -100,11 +106,13 @@ function request() {
   return out;
 }
 
-const name = label => model.info.labels[label] ?? (label === model.info.nullLabel ? 'anything' : `class ${label}`);
+const name = label =>
+  model.info.labels[label] ?? (label === model.info.nullLabel ? 'anything' : `class ${label}`);
 
 async function draw() {
-  const mine = drawing = new AbortController();
-  const what = request(), times = [];
+  const mine = (drawing = new AbortController());
+  const what = request(),
+    times = [];
   const title = model.info.classes ? `${name(what.label)}, seed ${what.seed}` : `seed ${what.seed}`;
   const start = performance.now();
   $('strip').replaceChildren();
@@ -139,7 +147,8 @@ async function draw() {
 function addToStrip(shown, { index, total }) {
   const every = Math.ceil(total / 40);
   if (index % every && index !== total - 1) return;
-  const small = document.createElement('canvas'), item = document.createElement('li');
+  const small = document.createElement('canvas'),
+    item = document.createElement('li');
   paint(small, shown);
   item.title = `step ${index + 1} of ${total}`;
   item.append(small);
@@ -152,7 +161,9 @@ async function save() {
     const bytes = await model.png(picture);
     const link = document.createElement('a');
     link.href = URL.createObjectURL(new Blob([bytes], { type: 'image/png' }));
-    link.download = `bitbrush-${name(label).toLowerCase().replace(/[^a-z0-9]+/g, '-')}-${seed}.png`;
+    link.download = `bitbrush-${name(label)
+      .toLowerCase()
+      .replace(/[^a-z0-9]+/g, '-')}-${seed}.png`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     say(`Saved ${link.download}.`);
@@ -169,8 +180,12 @@ $('controls').addEventListener('submit', event => {
 });
 $('cancel').addEventListener('click', () => (drawing ?? loading)?.abort());
 $('save').addEventListener('click', save);
-$('dice').addEventListener('click', () => { $('seed').value = crypto.getRandomValues(new Uint32Array(1))[0]; });
-$('guidance').addEventListener('input', () => { $('guidance-value').value = $('guidance').value; });
+$('dice').addEventListener('click', () => {
+  $('seed').value = crypto.getRandomValues(new Uint32Array(1))[0];
+});
+$('guidance').addEventListener('input', () => {
+  $('guidance-value').value = $('guidance').value;
+});
 $('model').addEventListener('change', () => openModel($('model').value));
 
 try {

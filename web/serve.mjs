@@ -16,9 +16,17 @@ const HELP = `usage: node web/serve.mjs [--port N] [--host H] [--root DIR]... [-
   --isolate    send COOP and COEP, so that the page may use threads`;
 
 const TYPES = {
-  '.html': 'text/html; charset=utf-8', '.js': 'text/javascript; charset=utf-8', '.mjs': 'text/javascript; charset=utf-8',
-  '.css': 'text/css; charset=utf-8', '.json': 'application/json', '.wasm': 'application/wasm', '.png': 'image/png',
-  '.svg': 'image/svg+xml', '.txt': 'text/plain; charset=utf-8', '.md': 'text/plain; charset=utf-8', '.ts': 'text/plain; charset=utf-8',
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
+  '.mjs': 'text/javascript; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.json': 'application/json',
+  '.wasm': 'application/wasm',
+  '.png': 'image/png',
+  '.svg': 'image/svg+xml',
+  '.txt': 'text/plain; charset=utf-8',
+  '.md': 'text/plain; charset=utf-8',
+  '.ts': 'text/plain; charset=utf-8',
 };
 
 /** A request handler for node:http. @param {{ roots: string[], isolate?: boolean }} options */
@@ -99,8 +107,11 @@ async function find(url, roots) {
         at = await realpath(join(at, 'index.html'));
         about = await stat(at);
       }
-      if (about.isFile() && at.startsWith(top.endsWith(sep) ? top : top + sep)) return { path: at, stat: about };
-    } catch { /* not under this root */ }
+      if (about.isFile() && at.startsWith(top.endsWith(sep) ? top : top + sep))
+        return { path: at, stat: about };
+    } catch {
+      /* not under this root */
+    }
   }
   return undefined;
 }
@@ -136,10 +147,13 @@ function parse(args) {
     else if (args[i] === '--host') options.host = value();
     else if (args[i] === '--root') options.roots.push(resolve(value()));
     else if (args[i] === '--isolate') options.isolate = true;
-    else if (args[i] === '--help') { console.log(HELP); process.exit(0); }
-    else usage(`unknown option ${args[i]}`);
+    else if (args[i] === '--help') {
+      console.log(HELP);
+      process.exit(0);
+    } else usage(`unknown option ${args[i]}`);
   }
-  if (!Number.isInteger(options.port) || options.port < 0 || options.port > 65535) usage('--port takes a number from 0 to 65535');
+  if (!Number.isInteger(options.port) || options.port < 0 || options.port > 65535)
+    usage('--port takes a number from 0 to 65535');
   if (!options.roots.length) options.roots.push(fileURLToPath(new URL('../build/site', import.meta.url)));
   return options;
 }
@@ -154,13 +168,23 @@ async function main() {
   }
   const server = createServer(serveFiles(options));
   server.on('error', error => {
-    console.error(error.code === 'EADDRINUSE' ? `serve: port ${options.port} is taken; choose another with --port N, or --port 0`
-      : `serve: ${error.message}`);
+    console.error(
+      error.code === 'EADDRINUSE'
+        ? `serve: port ${options.port} is taken; choose another with --port N, or --port 0`
+        : `serve: ${error.message}`,
+    );
     process.exit(1);
   });
   server.listen(options.port, options.host, () => {
-    const host = options.host === '0.0.0.0' ? 'localhost' : options.host.includes(':') ? `[${options.host}]` : options.host;
-    console.log(`Serving ${options.roots.join(', ')} at http://${host}:${server.address().port}/ (Ctrl-C ends)`);
+    const host =
+      options.host === '0.0.0.0'
+        ? 'localhost'
+        : options.host.includes(':')
+          ? `[${options.host}]`
+          : options.host;
+    console.log(
+      `Serving ${options.roots.join(', ')} at http://${host}:${server.address().port}/ (Ctrl-C ends)`,
+    );
   });
 }
 

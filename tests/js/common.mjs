@@ -30,7 +30,9 @@ export function native(model, request, ...options) {
   const out = join(folder, 'out.png');
   const flags = Object.entries(request).flatMap(([key, value]) => [`--${key}`, String(value)]);
   try {
-    execFileSync(join(build, 'bitbrush'), ['generate', model, ...flags, ...options, '--quiet', '-o', out], { stdio: ['ignore', 'ignore', 'inherit'] });
+    execFileSync(join(build, 'bitbrush'), ['generate', model, ...flags, ...options, '--quiet', '-o', out], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
     const png = readFileSync(out);
     return { png, ...decodePng(png) };
   } finally {
@@ -41,15 +43,18 @@ export function native(model, request, ...options) {
 /** 8-bit PNG without interlace to RGBA, with its text chunks. */
 export function decodePng(png) {
   const view = new DataView(png.buffer, png.byteOffset, png.length);
-  const text = {}, idat = [];
+  const text = {},
+    idat = [];
   let width, height, channels;
   for (let at = 8; at < png.length;) {
-    const n = view.getUint32(at), kind = String.fromCharCode(...png.subarray(at + 4, at + 8));
+    const n = view.getUint32(at),
+      kind = String.fromCharCode(...png.subarray(at + 4, at + 8));
     const body = png.subarray(at + 8, at + 8 + n);
     if (kind === 'IHDR') {
       [width, height] = [view.getUint32(at + 8), view.getUint32(at + 12)];
       channels = { 0: 1, 2: 3, 4: 2, 6: 4 }[body[9]];
-      if (body[8] !== 8 || !channels || body[12]) throw new Error('a kind of PNG that this test does not read');
+      if (body[8] !== 8 || !channels || body[12])
+        throw new Error('a kind of PNG that this test does not read');
     } else if (kind === 'IDAT') idat.push(body);
     else if (kind === 'tEXt') {
       const [key, ...value] = new TextDecoder('latin1').decode(body).split('\0');
@@ -57,12 +62,18 @@ export function decodePng(png) {
     }
     at += 12 + n;
   }
-  const raw = inflateSync(Buffer.concat(idat)), stride = width * channels;
-  const data = new Uint8ClampedArray(4 * width * height), rows = [new Uint8Array(stride)];
+  const raw = inflateSync(Buffer.concat(idat)),
+    stride = width * channels;
+  const data = new Uint8ClampedArray(4 * width * height),
+    rows = [new Uint8Array(stride)];
   for (let y = 0; y < height; y++) {
-    const filter = raw[y * (stride + 1)], row = raw.slice(y * (stride + 1) + 1, (y + 1) * (stride + 1)), up = rows[y];
+    const filter = raw[y * (stride + 1)],
+      row = raw.slice(y * (stride + 1) + 1, (y + 1) * (stride + 1)),
+      up = rows[y];
     for (let i = 0; i < stride; i++) {
-      const a = i >= channels ? row[i - channels] : 0, b = up[i], c = i >= channels ? up[i - channels] : 0;
+      const a = i >= channels ? row[i - channels] : 0,
+        b = up[i],
+        c = i >= channels ? up[i - channels] : 0;
       row[i] += [0, a, b, (a + b) >> 1, paeth(a, b, c)][filter];
     }
     rows.push(row);
@@ -76,6 +87,9 @@ export function decodePng(png) {
 }
 
 function paeth(a, b, c) {
-  const p = a + b - c, pa = Math.abs(p - a), pb = Math.abs(p - b), pc = Math.abs(p - c);
+  const p = a + b - c,
+    pa = Math.abs(p - a),
+    pb = Math.abs(p - b),
+    pc = Math.abs(p - c);
   return pa <= pb && pa <= pc ? a : pb <= pc ? b : c;
 }

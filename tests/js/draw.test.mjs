@@ -20,18 +20,34 @@ const code = expected => error => {
 test('yields every step, previews when asked, the picture last', async () => {
   const steps = [];
   for await (const step of model.generate(request, { preview: true })) steps.push(step);
-  assert.deepEqual(steps.map(s => [s.index, s.total, Boolean(s.preview), Boolean(s.image)]),
-    [[0, 3, true, false], [1, 3, true, false], [2, 3, false, true]]);
+  assert.deepEqual(
+    steps.map(s => [s.index, s.total, Boolean(s.preview), Boolean(s.image)]),
+    [
+      [0, 3, true, false],
+      [1, 3, true, false],
+      [2, 3, false, true],
+    ],
+  );
   for (const { ms } of steps) assert.ok(ms > 0);
   const { image } = steps[2];
-  assert.deepEqual([image.width, image.height, image.data.length], [info.width, info.height, 4 * info.width * info.height]);
-  assert.ok(image.data.every((v, i) => i % 4 < 3 || v === 255), 'opaque');
+  assert.deepEqual(
+    [image.width, image.height, image.data.length],
+    [info.width, info.height, 4 * info.width * info.height],
+  );
+  assert.ok(
+    image.data.every((v, i) => i % 4 < 3 || v === 255),
+    'opaque',
+  );
   assert.equal(sha256(image.data), sha256(first.data), 'previews change nothing');
 });
 
 test('memory: no growth while drawing, at most 16 MB above the model', async () => {
   const sizes = new Set();
-  for await (const step of model.generate({ ...request, guidance: info.nullLabel === null ? 1 : 2 }, { preview: true })) sizes.add(step.memoryBytes);
+  for await (const step of model.generate(
+    { ...request, guidance: info.nullLabel === null ? 1 : 2 },
+    { preview: true },
+  ))
+    sizes.add(step.memoryBytes);
   assert.equal(sizes.size, 1);
   const [bytes] = sizes;
   assert.ok(bytes <= info.bytes + 16 * 2 ** 20, `${bytes} bytes with a model of ${info.bytes}`);
@@ -52,10 +68,29 @@ test('seeds: number, bigint and string mean the same, others another picture', a
 });
 
 test('refuses what is out of range, and draws on', async () => {
-  const bad = [{ label: info.classes }, { label: -1 }, { label: 0.5 }, { steps: 0 }, { steps: info.trainSteps + 1 }, { steps: 2.5 },
-    { seed: -1 }, { seed: 2 ** 53 }, { seed: 1.5 }, { seed: '0x10' }, { seed: 1n << 64n }, { guidance: NaN }, { guidance: '2' },
-    { eta: 2 }, { sampler: 'euler' }];
-  for (const change of bad) await assert.rejects(model.draw({ ...request, ...change }), code('arg'), JSON.stringify(change, (_, v) => String(v)));
+  const bad = [
+    { label: info.classes },
+    { label: -1 },
+    { label: 0.5 },
+    { steps: 0 },
+    { steps: info.trainSteps + 1 },
+    { steps: 2.5 },
+    { seed: -1 },
+    { seed: 2 ** 53 },
+    { seed: 1.5 },
+    { seed: '0x10' },
+    { seed: 1n << 64n },
+    { guidance: NaN },
+    { guidance: '2' },
+    { eta: 2 },
+    { sampler: 'euler' },
+  ];
+  for (const change of bad)
+    await assert.rejects(
+      model.draw({ ...request, ...change }),
+      code('arg'),
+      JSON.stringify(change, (_, v) => String(v)),
+    );
   if (info.nullLabel === null) await assert.rejects(model.draw({ ...request, guidance: 2 }), code('arg'));
   assert.equal(sha256((await model.draw(request)).data), sha256(first.data));
 });
@@ -73,16 +108,22 @@ test('abort: before, between and inside steps, with the given reason; then draws
   const reason = new Error('changed my mind');
   await assert.rejects(model.draw(request, { signal: AbortSignal.abort(reason) }), e => e === reason);
   const between = new AbortController();
-  await assert.rejects(async () => {
-    for await (const _ of model.generate(request, { signal: between.signal })) between.abort(reason);
-  }, e => e === reason);
+  await assert.rejects(
+    async () => {
+      for await (const _ of model.generate(request, { signal: between.signal })) between.abort(reason);
+    },
+    e => e === reason,
+  );
   const inside = new AbortController();
   const steps = Math.min(200, info.trainSteps);
   let seen = 0;
   setTimeout(() => inside.abort(reason), 20);
-  await assert.rejects(async () => {
-    for await (const _ of model.generate({ ...request, steps }, { signal: inside.signal })) seen++;
-  }, e => e === reason);
+  await assert.rejects(
+    async () => {
+      for await (const _ of model.generate({ ...request, steps }, { signal: inside.signal })) seen++;
+    },
+    e => e === reason,
+  );
   assert.ok(seen < steps);
   assert.equal(sha256((await model.draw(request)).data), sha256(first.data));
 });
@@ -90,7 +131,10 @@ test('abort: before, between and inside steps, with the given reason; then draws
 test('a worker that does not answer is ended, and started anew on the next use', async () => {
   const impatient = await load(await blobOf(path), { grace: 0 });
   const control = new AbortController();
-  const drawing = impatient.draw({ ...request, steps: Math.min(200, info.trainSteps) }, { signal: control.signal });
+  const drawing = impatient.draw(
+    { ...request, steps: Math.min(200, info.trainSteps) },
+    { signal: control.signal },
+  );
   setTimeout(() => control.abort(), 20);
   await assert.rejects(drawing, { name: 'AbortError' });
   assert.equal(sha256((await impatient.draw(request)).data), sha256(first.data));
@@ -99,7 +143,10 @@ test('a worker that does not answer is ended, and started anew on the next use',
   const once = await load(new Response(await (await blobOf(path)).arrayBuffer()), { grace: 0 });
   const again = new AbortController();
   setTimeout(() => again.abort(), 20);
-  await assert.rejects(once.draw({ ...request, steps: Math.min(200, info.trainSteps) }, { signal: again.signal }), { name: 'AbortError' });
+  await assert.rejects(
+    once.draw({ ...request, steps: Math.min(200, info.trainSteps) }, { signal: again.signal }),
+    { name: 'AbortError' },
+  );
   await assert.rejects(once.draw(request), code('worker')); // a Response cannot be read twice
   await once.dispose();
 });

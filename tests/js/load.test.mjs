@@ -15,17 +15,31 @@ before(async () => {
   server = createServer((ask, reply) => {
     const half = () => reply.write(file.subarray(0, file.length >> 1));
     if (ask.url === '/whole') reply.writeHead(200, { 'Content-Length': file.length }).end(file);
-    else if (ask.url === '/chunked') { half(); reply.end(file.subarray(file.length >> 1)); } // no Content-Length
-    else if (ask.url === '/short') { half(); reply.end(); } // ends in good order, too early
-    else if (ask.url === '/cut') { reply.writeHead(200, { 'Content-Length': file.length }); half(); setTimeout(() => reply.destroy(), 50); }
-    else if (ask.url === '/slow') half(); // and then nothing
-    else if (ask.url === '/html') reply.writeHead(200, { 'Content-Type': 'text/html' }).end('\n<!doctype html><p>Sign in');
+    else if (ask.url === '/chunked') {
+      half();
+      reply.end(file.subarray(file.length >> 1));
+    } // no Content-Length
+    else if (ask.url === '/short') {
+      half();
+      reply.end();
+    } // ends in good order, too early
+    else if (ask.url === '/cut') {
+      reply.writeHead(200, { 'Content-Length': file.length });
+      half();
+      setTimeout(() => reply.destroy(), 50);
+    } else if (ask.url === '/slow')
+      half(); // and then nothing
+    else if (ask.url === '/html')
+      reply.writeHead(200, { 'Content-Type': 'text/html' }).end('\n<!doctype html><p>Sign in');
     else reply.writeHead(404, 'Not Found').end('no');
   }).listen(0, '127.0.0.1');
   await new Promise(resolve => server.once('listening', resolve));
   base = `http://127.0.0.1:${server.address().port}`;
 });
-after(() => { server.closeAllConnections(); server.close(); });
+after(() => {
+  server.closeAllConnections();
+  server.close();
+});
 
 /** load must reject with this code and a one-line message that matches. */
 async function refuses(source, code, text, options) {
@@ -46,10 +60,10 @@ test('detect', async () => {
 });
 
 for (const [kind, source] of Object.entries({
-  'address': () => `${base}/whole`,
+  address: () => `${base}/whole`,
   'URL without Content-Length': () => new URL(`${base}/chunked`),
-  'Blob': () => blobOf(path),
-  'Response': () => fetch(`${base}/whole`),
+  Blob: () => blobOf(path),
+  Response: () => fetch(`${base}/whole`),
 })) {
   test(`loads from ${kind}`, async () => {
     const seen = [];
@@ -67,25 +81,39 @@ test('class names and null class come from the file', async () => {
   const model = await load(await blobOf(path));
   const metadata = JSON.parse(file.subarray(8, 8 + header)).__metadata__;
   assert.deepEqual({ ...model.info.metadata }, metadata);
-  if (metadata.labels) assert.ok(model.info.labels.some(name => name !== null), 'names are shown');
+  if (metadata.labels)
+    assert.ok(
+      model.info.labels.some(name => name !== null),
+      'names are shown',
+    );
   await model.dispose();
 });
 
 test('404', () => refuses(`${base}/none`, 'network', /\/none: the server answered 404 Not Found/));
 test('no server', () => refuses('http://127.0.0.1:1/x', 'network', /cannot reach .*127\.0\.0\.1:1/));
-test('a web page in place of the model', () => refuses(`${base}/html`, 'magic', /web page \(HTML\), not a model/));
-test('a download that ends early', () => refuses(`${base}/short`, 'network', new RegExp(`stopped after ${file.length >> 1} of ${file.length} bytes; try again`)));
-test('a download that breaks off', () => refuses(`${base}/cut`, 'network', /broke off after \d+ of \d+ bytes; try again/));
+test('a web page in place of the model', () =>
+  refuses(`${base}/html`, 'magic', /web page \(HTML\), not a model/));
+test('a download that ends early', () =>
+  refuses(
+    `${base}/short`,
+    'network',
+    new RegExp(`stopped after ${file.length >> 1} of ${file.length} bytes; try again`),
+  ));
+test('a download that breaks off', () =>
+  refuses(`${base}/cut`, 'network', /broke off after \d+ of \d+ bytes; try again/));
 test('a Response with a bad status', async () => refuses(await fetch(`${base}/none`), 'network', /404/));
 test('not an address', () => refuses('no address', 'arg', /not an address/));
 test('not a source', () => refuses(42, 'arg', /address, a Blob or a Response/));
-test('no module', () => refuses(new Blob([file]), 'worker', /cannot start .*nothing\.wasm/, { wasm: 'file:///nothing.wasm' }));
+test('no module', () =>
+  refuses(new Blob([file]), 'worker', /cannot start .*nothing\.wasm/, { wasm: 'file:///nothing.wasm' }));
 
 test('an empty file', () => refuses(new Blob([]), 'magic', /not a bitbrush model/));
 test('text', () => refuses(new Blob(['a text and no model, of some length']), 'magic', /./));
-test('a file cut inside the header', () => refuses(new Blob([file.subarray(0, header >> 1)]), 'corrupt', /cut short/));
+test('a file cut inside the header', () =>
+  refuses(new Blob([file.subarray(0, header >> 1)]), 'corrupt', /cut short/));
 test('a file cut inside the data', () => refuses(new Blob([file.subarray(0, -64)]), 'corrupt', /cut short/));
-test('a file with something behind it', () => refuses(new Blob([file, 'x']), 'corrupt', /longer than its header says/));
+test('a file with something behind it', () =>
+  refuses(new Blob([file, 'x']), 'corrupt', /longer than its header says/));
 test('another safetensors file', () => {
   const text = JSON.stringify({ a: { dtype: 'F32', shape: [1], data_offsets: [0, 4] } });
   const head = Buffer.alloc(8);
@@ -95,7 +123,12 @@ test('another safetensors file', () => {
 
 /** The same file with its header's text changed, the length kept by the padding. */
 function edited(change) {
-  const text = change(file.subarray(8, 8 + header).toString().trimEnd()).padEnd(header);
+  const text = change(
+    file
+      .subarray(8, 8 + header)
+      .toString()
+      .trimEnd(),
+  ).padEnd(header);
   assert.equal(Buffer.byteLength(text), header, 'the edit fits the padding');
   return Buffer.concat([file.subarray(0, 8), Buffer.from(text), file.subarray(8 + header)]);
 }
@@ -110,19 +143,28 @@ test('abort before and during the download', async () => {
   const reason = new Error('enough');
   await assert.rejects(load(`${base}/whole`, { signal: AbortSignal.abort(reason) }), e => e === reason);
   const control = new AbortController();
-  await assert.rejects(load(`${base}/slow`, {
-    signal: control.signal, onProgress: ({ loaded }) => { if (loaded >= file.length >> 1) control.abort(reason); },
-  }), e => e === reason);
+  await assert.rejects(
+    load(`${base}/slow`, {
+      signal: control.signal,
+      onProgress: ({ loaded }) => {
+        if (loaded >= file.length >> 1) control.abort(reason);
+      },
+    }),
+    e => e === reason,
+  );
 });
 
 test('a bit flipped in the header, at 24 places: refused or loaded, never a trap', async () => {
   for (let i = 1; i <= 24; i++) {
     const bad = Buffer.from(file);
-    bad[Math.floor((header + 8) * i / 25)] ^= 1 << i % 8;
+    bad[Math.floor(((header + 8) * i) / 25)] ^= 1 << (i % 8);
     try {
       await (await load(new Blob([bad]))).dispose();
     } catch (error) {
-      assert.ok(['magic', 'version', 'corrupt', 'network', 'space', 'unsupported'].includes(error.code), `${error.code}: ${error.message}`);
+      assert.ok(
+        ['magic', 'version', 'corrupt', 'network', 'space', 'unsupported'].includes(error.code),
+        `${error.code}: ${error.message}`,
+      );
     }
   }
 });

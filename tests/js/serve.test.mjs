@@ -11,7 +11,8 @@ import { serveFiles } from '../../web/serve.mjs';
 
 const script = fileURLToPath(new URL('../../web/serve.mjs', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'bitbrush-serve-'));
-const root = join(folder, 'root'), other = join(folder, 'other');
+const root = join(folder, 'root'),
+  other = join(folder, 'other');
 mkdirSync(join(root, 'sub'), { recursive: true });
 mkdirSync(other);
 writeFileSync(join(folder, 'secret.txt'), 'secret');
@@ -38,18 +39,32 @@ after(() => {
 });
 
 /** node:http rather than fetch: it sends paths as they are, dots and all. */
-const get = (path, headers = {}, { server = plain, method = 'GET' } = {}) => new Promise((resolve, reject) => {
-  request({ host: '127.0.0.1', port: server.address().port, path, headers, method, agent: false }, reply => {
-    let body = '';
-    reply.setEncoding('utf8').on('data', d => { body += d; }).on('end', () => resolve({ status: reply.statusCode, headers: reply.headers, body }));
-  }).on('error', reject).end();
-});
+const get = (path, headers = {}, { server = plain, method = 'GET' } = {}) =>
+  new Promise((resolve, reject) => {
+    request(
+      { host: '127.0.0.1', port: server.address().port, path, headers, method, agent: false },
+      reply => {
+        let body = '';
+        reply
+          .setEncoding('utf8')
+          .on('data', d => {
+            body += d;
+          })
+          .on('end', () => resolve({ status: reply.statusCode, headers: reply.headers, body }));
+      },
+    )
+      .on('error', reject)
+      .end();
+  });
 
 test('types, several roots, folders, HEAD', async () => {
   assert.equal((await get('/a.wasm')).headers['content-type'], 'application/wasm');
   assert.match((await get('/b.js')).headers['content-type'], /^text\/javascript/);
   assert.equal((await get('/sub/')).body, '<p>sub');
-  assert.deepEqual([(await get('/sub?x=1')).status, (await get('/sub?x=1')).headers.location], [301, '/sub/?x=1']);
+  assert.deepEqual(
+    [(await get('/sub?x=1')).status, (await get('/sub?x=1')).headers.location],
+    [301, '/sub/?x=1'],
+  );
   assert.equal((await get('/empty.json')).body, '');
   const head = await get('/a.wasm', {}, { method: 'HEAD' });
   assert.deepEqual([head.status, head.headers['content-length'], head.body], [200, '10', '']);
@@ -66,18 +81,33 @@ test('ranges', async () => {
   assert.deepEqual(await range('bytes=7-'), [206, '789', 'bytes 7-9/10']);
   assert.deepEqual(await range('bytes=-3'), [206, '789', 'bytes 7-9/10']);
   assert.deepEqual(await range('bytes=8-99'), [206, '89', 'bytes 8-9/10']);
-  assert.deepEqual((await range('bytes=10-')).filter((_, i) => i !== 1), [416, 'bytes */10']);
+  assert.deepEqual(
+    (await range('bytes=10-')).filter((_, i) => i !== 1),
+    [416, 'bytes */10'],
+  );
   assert.equal((await range('bytes=1-2,4-5'))[0], 200);
   assert.equal((await range('lines=1-2'))[0], 200);
-  const { headers: { etag } } = await get('/a.wasm');
+  const {
+    headers: { etag },
+  } = await get('/a.wasm');
   assert.equal((await range('bytes=2-4', { 'If-Range': etag }))[0], 206);
   assert.equal((await range('bytes=2-4', { 'If-Range': '"older"' }))[0], 200);
   assert.equal((await get('/a.wasm', { 'If-None-Match': etag })).status, 304);
 });
 
 test('nothing from outside the root', async () => {
-  for (const path of ['/../secret.txt', '/%2e%2e/secret.txt', '/sub/../../secret.txt', '/..%2fsecret.txt', '/..%5csecret.txt', '//etc/passwd',
-    '/link.txt', '/a.wasm%00.html', '/%zz', '/sub/..%2f..%2fsecret.txt']) {
+  for (const path of [
+    '/../secret.txt',
+    '/%2e%2e/secret.txt',
+    '/sub/../../secret.txt',
+    '/..%2fsecret.txt',
+    '/..%5csecret.txt',
+    '//etc/passwd',
+    '/link.txt',
+    '/a.wasm%00.html',
+    '/%zz',
+    '/sub/..%2f..%2fsecret.txt',
+  ]) {
     const { status, body } = await get(path);
     assert.equal(status, 404, path);
     assert.doesNotMatch(body, /secret\n?$/);
@@ -87,7 +117,10 @@ test('nothing from outside the root', async () => {
 test('isolation headers only when asked for', async () => {
   assert.equal((await get('/a.wasm')).headers['cross-origin-opener-policy'], undefined);
   const { headers } = await get('/a.wasm', {}, { server: isolated });
-  assert.deepEqual([headers['cross-origin-opener-policy'], headers['cross-origin-embedder-policy']], ['same-origin', 'require-corp']);
+  assert.deepEqual(
+    [headers['cross-origin-opener-policy'], headers['cross-origin-embedder-policy']],
+    ['same-origin', 'require-corp'],
+  );
 });
 
 test('command line: prints its address; usage errors are 2, a missing folder 1', async () => {

@@ -36,5 +36,9 @@ export function codeOf(status) {
 export function toPlain(error) {
   if (error instanceof BitbrushError) return { code: error.code, message: error.message };
   // A trap or a bug of ours: what the instance holds is worth nothing now.
-  return { code: 'worker', message: `the worker failed: ${error instanceof Error ? error.message : error}`, fatal: true };
+  return {
+    code: 'worker',
+    message: `the worker failed: ${error instanceof Error ? error.message : error}`,
+    fatal: true,
+  };
 }

@@ -1,9 +1,11 @@
 /** What this engine can do, by letting it validate two tiny modules. */
 
-// (func (result v128) …): magic, version, one type () -> v128, one function, one body of `length` bytes.
-const module = (/** @type {number[]} */ body) =>
-  new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 1, 5, 1, 0x60, 0, 1, 0x7b, 3, 2, 1, 0,
-    10, body.length + 4, 1, body.length + 2, 0, ...body, 0x0b]);
+// A module of one function without parameters that returns a v128: magic and version, type, function, code.
+const HEAD = '\0asm\x01\0\0\0' + '\x01\x05\x01\x60\0\x01\x7b' + '\x03\x02\x01\0';
+const module = (/** @type {number[]} */ body) => {
+  const code = [10, body.length + 4, 1, body.length + 2, 0, ...body, 0x0b];
+  return new Uint8Array([...Array.from(HEAD, c => c.charCodeAt(0)), ...code]);
+};
 const SPLAT_1 = [0x41, 1, 0xfd, 0x0f]; // i32.const 1, i8x16.splat
 
 /** @returns {Promise<import('./index.js').Features>} */

@@ -12,7 +12,9 @@ export async function open(source) {
   try {
     reply = await fetch(source.url);
   } catch (cause) {
-    throw new BitbrushError('network', `cannot reach ${source.url}: check the address and the connection`, { cause });
+    throw new BitbrushError('network', `cannot reach ${source.url}: check the address and the connection`, {
+      cause,
+    });
   }
   return { stream: checkReply(reply, source.url), name: source.url, local: false };
 }
@@ -24,10 +26,14 @@ export async function open(source) {
 export function checkReply(reply, name) {
   if (!reply.ok) {
     reply.body?.cancel().catch(() => {});
-    throw new BitbrushError('network', `${name}: the server answered ${reply.status} ${reply.statusText}`.trimEnd());
+    throw new BitbrushError(
+      'network',
+      `${name}: the server answered ${reply.status} ${reply.statusText}`.trimEnd(),
+    );
   }
   if (!reply.body) throw new BitbrushError('network', `${name}: the answer is empty`);
-  if (reply.bodyUsed) throw new BitbrushError('arg', `${name}: this Response has been read already; pass a fresh one`);
+  if (reply.bodyUsed)
+    throw new BitbrushError('arg', `${name}: this Response has been read already; pass a fresh one`);
   return reply.body;
 }
 
@@ -40,20 +46,27 @@ export function checkReply(reply, name) {
  */
 export async function receive(engine, { stream, name, local }, onProgress) {
   const reader = stream.getReader();
-  let loaded = 0, need = 8, total = 0; // need: bytes of the header, total: of the file once known
+  let loaded = 0,
+    need = 8,
+    total = 0; // need: bytes of the header, total: of the file once known
   try {
     for (;;) {
       const { done, value } = await read(reader, name, loaded, total);
       if (done) break;
-      if (total && loaded + value.length > total) throw new BitbrushError('corrupt', `${name}: longer than its header says; download it again`);
+      if (total && loaded + value.length > total)
+        throw new BitbrushError('corrupt', `${name}: longer than its header says; download it again`);
       engine.reserve(engine.blobAt + loaded + value.length);
       engine.bytes(engine.blobAt + loaded, value.length).set(value);
       loaded += value.length;
       while (!total && loaded >= need) {
         const more = probe(engine, need, loaded, name);
-        if (more) { need = more; continue; }
+        if (more) {
+          need = more;
+          continue;
+        }
         total = engine.x.bbw_info(8);
-        if (loaded > total) throw new BitbrushError('corrupt', `${name}: longer than its header says; download it again`);
+        if (loaded > total)
+          throw new BitbrushError('corrupt', `${name}: longer than its header says; download it again`);
         // the one large growth: file and model block, before the bytes arrive
         engine.reserve(engine.blobAt + total + 64 + engine.x.bbw_info(9));
       }
@@ -66,7 +79,8 @@ export async function receive(engine, { stream, name, local }, onProgress) {
   if (!total || loaded < total) {
     const of = total ? `${loaded} of ${total} bytes` : `${loaded} bytes, before the end of the header`;
     if (loaded < 8) throw new BitbrushError('magic', `${name}: not a bitbrush model (${loaded} bytes)`);
-    throw local ? new BitbrushError('corrupt', `${name}: the file is cut short after ${of}; download it again`)
+    throw local
+      ? new BitbrushError('corrupt', `${name}: the file is cut short after ${of}; download it again`)
       : new BitbrushError('network', `${name}: the download stopped after ${of}; try again`);
   }
   try {
@@ -86,7 +100,11 @@ async function read(reader, name, loaded, total) {
   try {
     return await reader.read();
   } catch (cause) {
-    throw new BitbrushError('network', `${name}: the download broke off after ${loaded}${total ? ` of ${total}` : ''} bytes; try again`, { cause });
+    throw new BitbrushError(
+      'network',
+      `${name}: the download broke off after ${loaded}${total ? ` of ${total}` : ''} bytes; try again`,
+      { cause },
+    );
   }
 }
 
@@ -101,7 +119,8 @@ function probe(engine, n, loaded, name) {
     return engine.probe(n, loaded);
   } catch (error) {
     const start = new TextDecoder().decode(engine.copy(engine.blobAt, n)).trimStart();
-    if (start.startsWith('<')) throw new BitbrushError('magic', `${name}: a web page (HTML), not a model; check the address`);
+    if (start.startsWith('<'))
+      throw new BitbrushError('magic', `${name}: a web page (HTML), not a model; check the address`);
     throw prefixed(error, name);
   }
 }
@@ -111,5 +130,7 @@ function probe(engine, n, loaded, name) {
  * @param {string} name
  */
 function prefixed(error, name) {
-  return error instanceof BitbrushError ? new BitbrushError(error.code, `${name}: ${error.message}`, { cause: error }) : error;
+  return error instanceof BitbrushError
+    ? new BitbrushError(error.code, `${name}: ${error.message}`, { cause: error })
+    : error;
 }

@@ -5,7 +5,17 @@
  * corrupt: a damaged file · unsupported: this browser lacks something · network: the download failed ·
  * busy: a drawing is in progress · worker: the worker failed · disposed: used after dispose.
  */
-export type ErrorCode = 'arg' | 'space' | 'magic' | 'version' | 'corrupt' | 'unsupported' | 'network' | 'busy' | 'worker' | 'disposed';
+export type ErrorCode =
+  | 'arg'
+  | 'space'
+  | 'magic'
+  | 'version'
+  | 'corrupt'
+  | 'unsupported'
+  | 'network'
+  | 'busy'
+  | 'worker'
+  | 'disposed';
 
 /** Aborting is not an error of ours: it rejects with the signal's own reason. */
 export class BitbrushError extends Error {
@@ -13,10 +23,17 @@ export class BitbrushError extends Error {
   readonly code: ErrorCode;
 }
 
-export interface Features { simd: boolean; relaxed: boolean; isolated: boolean }
+export interface Features {
+  simd: boolean;
+  relaxed: boolean;
+  isolated: boolean;
+}
 export function detect(): Promise<Features>;
 
-export interface Progress { loaded: number; /** 0 until the header is read */ total: number }
+export interface Progress {
+  loaded: number;
+  /** 0 until the header is read */ total: number;
+}
 export interface LoadOptions {
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
@@ -56,12 +73,21 @@ export interface DrawRequest {
   eta?: number;
   sampler?: 'default' | 'ddim' | 'ddpm';
 }
-export interface GenerateOptions { signal?: AbortSignal; preview?: boolean }
+export interface GenerateOptions {
+  signal?: AbortSignal;
+  preview?: boolean;
+}
 
 /** Fits `new ImageData(data, width)`. */
-export interface Preview { width: number; height: number; data: Uint8ClampedArray<ArrayBuffer> }
+export interface Preview {
+  width: number;
+  height: number;
+  data: Uint8ClampedArray<ArrayBuffer>;
+}
 /** The finished picture, with everything that is needed to draw it again. */
-export interface Picture extends Preview { request: Readonly<Required<DrawRequest> & { seed: string }> }
+export interface Picture extends Preview {
+  request: Readonly<Required<DrawRequest> & { seed: string }>;
+}
 
 export interface Step {
   index: number;

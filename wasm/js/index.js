@@ -10,10 +10,16 @@ export { BitbrushError, detect };
  * @param {string | URL | Blob | Response} from
  * @param {import('./index.js').LoadOptions} [options]
  */
-export async function load(from, { signal, onProgress, wasm = new URL('../bitbrush-simd128.wasm', import.meta.url), grace } = {}) {
+export async function load(
+  from,
+  { signal, onProgress, wasm = new URL('../bitbrush-simd128.wasm', import.meta.url), grace } = {},
+) {
   signal?.throwIfAborted();
   if (!(await detect()).simd) {
-    throw new BitbrushError('unsupported', 'this browser has no WebAssembly SIMD: use a current Chrome, Edge, Firefox or Safari (16.4 or later)');
+    throw new BitbrushError(
+      'unsupported',
+      'this browser has no WebAssembly SIMD: use a current Chrome, Edge, Firefox or Safari (16.4 or later)',
+    );
   }
   const model = new Model(await sourceOf(from), String(wasm), grace);
   await model.start({ signal, onProgress });
@@ -29,7 +35,11 @@ async function sourceOf(from) {
     try {
       return { url: new URL(from, globalThis.document?.baseURI ?? globalThis.location?.href).href };
     } catch (cause) {
-      throw new BitbrushError('arg', `${from} is not an address; in Node pass a full URL or a Blob (fs.openAsBlob)`, { cause });
+      throw new BitbrushError(
+        'arg',
+        `${from} is not an address; in Node pass a full URL or a Blob (fs.openAsBlob)`,
+        { cause },
+      );
     }
   }
   if (from instanceof Blob) return { blob: from, name: /** @type {any} */ (from).name || 'the model' };

@@ -2,7 +2,9 @@
 import { BitbrushError } from './errors.js';
 import { Port } from './port.js';
 
-const asyncDispose = /** @type {typeof Symbol.asyncDispose} */ (Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose'));
+const asyncDispose = /** @type {typeof Symbol.asyncDispose} */ (
+  Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose')
+);
 
 export class Model {
   /** @type {Port | undefined} */
@@ -35,8 +37,12 @@ export class Model {
       const source = toSend(this.#source);
       const transfer = 'stream' in source ? [/** @type {any} */ (source.stream)] : [];
       // grace 0: ending the worker ends its download
-      this.info = freeze(await port.ask({ op: 'load', source, wasm: this.#wasm },
-        { signal, transfer, grace: 0, progress: p => onProgress?.(p) }));
+      this.info = freeze(
+        await port.ask(
+          { op: 'load', source, wasm: this.#wasm },
+          { signal, transfer, grace: 0, progress: p => onProgress?.(p) },
+        ),
+      );
     } catch (error) {
       port.close();
       throw error;
@@ -48,7 +54,11 @@ export class Model {
   async #ready(signal) {
     if (this.#disposed) throw disposed();
     if (this.#port && !this.#port.closed) return this.#port;
-    if ('stream' in this.#source) throw new BitbrushError('worker', 'the worker was stopped and a Response can be read only once: load the model again');
+    if ('stream' in this.#source)
+      throw new BitbrushError(
+        'worker',
+        'the worker was stopped and a Response can be read only once: load the model again',
+      );
     return this.start({ signal });
   }
 
@@ -89,7 +99,10 @@ export class Model {
    * @param {Record<string, string>} [text] tEXt chunks
    * @returns {Promise<Uint8Array<ArrayBuffer>>}
    */
-  async png({ width, height, data, ...rest }, text = 'request' in rest ? textOf(rest.request, this.info) : {}) {
+  async png(
+    { width, height, data, ...rest },
+    text = 'request' in rest ? textOf(rest.request, this.info) : {},
+  ) {
     return (await this.#ready()).ask({ op: 'png', picture: { width, height, data }, text });
   }
 
@@ -98,7 +111,9 @@ export class Model {
     this.#port?.close(disposed());
   }
 
-  [asyncDispose]() { return this.dispose(); }
+  [asyncDispose]() {
+    return this.dispose();
+  }
 }
 
 /**
@@ -108,12 +123,21 @@ export class Model {
  */
 export function textOf({ label, seed, steps, guidance, eta, sampler }, info) {
   const short = (/** @type {number} */ x) => Number(Math.fround(x).toPrecision(6)); // as C's %g
-  const options = [info.classes ? `--label ${label}` : '', `--seed ${seed}`, `--steps ${steps}`, `--guidance ${short(guidance)}`,
-    eta ? `--eta ${short(eta)}` : '', sampler === 'default' ? '' : `--sampler ${sampler}`];
+  const options = [
+    info.classes ? `--label ${label}` : '',
+    `--seed ${seed}`,
+    `--steps ${steps}`,
+    `--guidance ${short(guidance)}`,
+    eta ? `--eta ${short(eta)}` : '',
+    sampler === 'default' ? '' : `--sampler ${sampler}`,
+  ];
   return { Software: 'bitbrush', bitbrush: options.filter(Boolean).join(' ') };
 }
 
-/** Node cannot clone Blobs that stand for files, but it can move their streams. @param {import('./protocol.js').Source} source */
+/**
+ * Node cannot clone Blobs that stand for files, but it can move their streams.
+ * @param {import('./protocol.js').Source} source
+ */
 function toSend(source) {
   if (!('blob' in source) || typeof Worker === 'function') return source;
   return { stream: source.blob.stream(), name: source.name, local: true };
@@ -135,15 +159,29 @@ function freeze(info) {
  * @returns {import('./protocol.js').PlainRequest}
  */
 export function complete(draw, info) {
-  const { label = info.nullLabel ?? undefined, steps = 20, guidance = info.nullLabel === null ? 1 : 2, eta = 0, sampler = 'default', seed } = draw ?? {};
-  const refuse = (/** @type {string} */ text) => { throw new BitbrushError('arg', text); };
-  if (info.classes > 0 && label === undefined) refuse(`label is missing: this model draws classes 0 to ${info.classes - 1}`);
+  const {
+    label = info.nullLabel ?? undefined,
+    steps = 20,
+    guidance = info.nullLabel === null ? 1 : 2,
+    eta = 0,
+    sampler = 'default',
+    seed,
+  } = draw ?? {};
+  const refuse = (/** @type {string} */ text) => {
+    throw new BitbrushError('arg', text);
+  };
+  if (info.classes > 0 && label === undefined)
+    refuse(`label is missing: this model draws classes 0 to ${info.classes - 1}`);
   if (info.classes === 0 && label !== undefined) refuse('label: this model has no classes');
-  if (label !== undefined && !(Number.isInteger(label) && label >= 0 && label < info.classes)) refuse(`label ${label} is not one of 0 to ${info.classes - 1}`);
-  if (!(Number.isInteger(steps) && steps >= 1 && steps <= info.trainSteps)) refuse(`steps ${steps} is not one of 1 to ${info.trainSteps}`);
-  if (!(typeof guidance === 'number' && Number.isFinite(guidance))) refuse(`guidance ${guidance} is not a number`);
+  if (label !== undefined && !(Number.isInteger(label) && label >= 0 && label < info.classes))
+    refuse(`label ${label} is not one of 0 to ${info.classes - 1}`);
+  if (!(Number.isInteger(steps) && steps >= 1 && steps <= info.trainSteps))
+    refuse(`steps ${steps} is not one of 1 to ${info.trainSteps}`);
+  if (!(typeof guidance === 'number' && Number.isFinite(guidance)))
+    refuse(`guidance ${guidance} is not a number`);
   if (!(typeof eta === 'number' && eta >= 0 && eta <= 1)) refuse(`eta ${eta} is not between 0 and 1`);
-  if (!['default', 'ddim', 'ddpm'].includes(sampler)) refuse(`sampler ${sampler} is not one of default, ddim, ddpm`);
+  if (!['default', 'ddim', 'ddpm'].includes(sampler))
+    refuse(`sampler ${sampler} is not one of default, ddim, ddpm`);
   return { label: label ?? 0, steps, guidance, eta, sampler, seed: seedOf(seed) };
 }
 
@@ -153,11 +191,16 @@ export function complete(draw, info) {
  */
 export function seedOf(seed) {
   if (seed === undefined) return String(crypto.getRandomValues(new Uint32Array(1))[0]);
-  const whole = (typeof seed === 'number' && Number.isSafeInteger(seed)) || typeof seed === 'bigint'
-    || (typeof seed === 'string' && /^[0-9]{1,20}$/.test(seed));
+  const whole =
+    (typeof seed === 'number' && Number.isSafeInteger(seed)) ||
+    typeof seed === 'bigint' ||
+    (typeof seed === 'string' && /^[0-9]{1,20}$/.test(seed));
   const value = whole ? BigInt(seed) : -1n;
   if (value < 0n || value >= 1n << 64n) {
-    throw new BitbrushError('arg', `seed ${String(seed)} is not a whole number from 0 to 2^64−1; above 2^53 write it as a string or bigint`);
+    throw new BitbrushError(
+      'arg',
+      `seed ${String(seed)} is not a whole number from 0 to 2^64−1; above 2^53 write it as a string or bigint`,
+    );
   }
   return String(value);
 }

@@ -5,7 +5,9 @@ const STUCK_MS = 1000; // slices take some 10 ms: a worker silent for this long 
 
 /**
  * @typedef {{ post(message: unknown, transfer: Transferable[]): void, hold(on: boolean): void, stop(): void }} Host
- * @typedef {{ resolve(value: any): void, reject(reason: unknown): void, progress?: (p: { loaded: number, total: number }) => void }} Waiting
+ * @typedef {(p: { loaded: number, total: number }) => void} OnProgress
+ * @typedef {{ resolve(value: any): void, reject(reason: unknown): void, progress?: OnProgress }} Waiting
+ * @typedef {{ signal?: AbortSignal, transfer?: Transferable[], grace?: number, progress?: OnProgress }} AskOptions
  */
 
 /** @param {(message: any) => void} heard @param {(why: string) => void} died @returns {Promise<Host>} */
@@ -15,7 +17,11 @@ async function start(heard, died) {
     worker.onmessage = event => heard(event.data);
     worker.onmessageerror = () => died('a message could not be read');
     worker.onerror = event => died(event.message || 'its script could not be loaded');
-    return { post: (message, transfer) => worker.postMessage(message, transfer), hold() {}, stop: () => worker.terminate() };
+    return {
+      post: (message, transfer) => worker.postMessage(message, transfer),
+      hold() {},
+      stop: () => worker.terminate(),
+    };
   }
   const { Worker: Thread } = await import(/* @vite-ignore */ 'node:worker_threads');
   const worker = new Thread(new URL('./worker.js', import.meta.url));
@@ -39,23 +45,30 @@ export class Port {
 
   static async open() {
     const port = new Port();
-    const died = (/** @type {string} */ why) => port.close(new BitbrushError('worker', `the worker failed: ${why}`));
+    const died = (/** @type {string} */ why) =>
+      port.close(new BitbrushError('worker', `the worker failed: ${why}`));
     try {
       port.#host = await start(message => port.#heard(message), died);
     } catch (cause) {
-      throw new BitbrushError('worker', `the worker cannot be started: ${cause instanceof Error ? cause.message : cause}`, { cause });
+      throw new BitbrushError(
+        'worker',
+        `the worker cannot be started: ${cause instanceof Error ? cause.message : cause}`,
+        { cause },
+      );
     }
     port.#host.hold(false);
     return port;
   }
 
-  get closed() { return this.#dead !== undefined; }
+  get closed() {
+    return this.#dead !== undefined;
+  }
 
   /**
    * One request, one answer. When the signal fires the worker is told to stop; the promise rejects with the
    * signal's reason as soon as it has, or after a grace time by ending the worker.
    * @param {import('./protocol.js').Ask} message
-   * @param {{ signal?: AbortSignal, transfer?: Transferable[], grace?: number, progress?: Waiting['progress'] }} [options]
+   * @param {AskOptions} [options]
    * @returns {Promise<any>}
    */
   ask(message, { signal, transfer = [], grace = STUCK_MS, progress } = {}) {

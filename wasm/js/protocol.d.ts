@@ -1,7 +1,10 @@
 /** What crosses the border between model.js and worker.js. One request at a time; `cancel` may overtake. */
 import type { ErrorCode, ModelInfo, Step } from './index.js';
 
-export type Source = { url: string } | { blob: Blob; name: string } | { stream: ReadableStream<Uint8Array>; name: string; local: boolean };
+export type Source =
+  | { url: string }
+  | { blob: Blob; name: string }
+  | { stream: ReadableStream<Uint8Array>; name: string; local: boolean };
 
 /** A DrawRequest with every default filled in; the seed as a decimal string. */
 export interface PlainRequest {
@@ -17,15 +20,26 @@ export type Ask =
   | { op: 'load'; source: Source; wasm: string }
   | { op: 'begin'; request: PlainRequest }
   | { op: 'step'; session: number; preview: boolean }
-  | { op: 'png'; picture: { width: number; height: number; data: Uint8ClampedArray }; text: Record<string, string> };
+  | {
+      op: 'png';
+      picture: { width: number; height: number; data: Uint8ClampedArray };
+      text: Record<string, string>;
+    };
 export type Tell = { op: 'end'; session: number } | { op: 'cancel'; id: number };
 export type ToWorker = (Ask & { id: number }) | Tell;
 
-export interface Failure { code: ErrorCode | 'aborted'; message: string; /** the worker has to be replaced */ fatal?: boolean }
+export interface Failure {
+  code: ErrorCode | 'aborted';
+  message: string;
+  /** the worker has to be replaced */ fatal?: boolean;
+}
 export type FromWorker =
   | { id: number; ok: unknown }
   | { id: number; error: Failure }
   | { id: number; progress: { loaded: number; total: number } };
 
-export interface Begun { session: number; total: number }
+export interface Begun {
+  session: number;
+  total: number;
+}
 export type { ModelInfo, Step };

@@ -10,7 +10,8 @@ import { BitbrushError, codeOf } from './errors.js';
 
 const PAGE = 65536;
 const ERR_SHORT = -33;
-export const DONE = 1, AGAIN = 2;
+export const DONE = 1,
+  AGAIN = 2;
 const align = (/** @type {number} */ at) => Math.ceil(at / 64) * 64;
 const SAMPLERS = { default: 0, ddim: 1, ddpm: 2 };
 
@@ -30,15 +31,25 @@ export class Engine {
     try {
       instance = await instantiate(new URL(url));
     } catch (cause) {
-      throw new BitbrushError('worker', `cannot start ${url}: ${cause instanceof Error ? cause.message : cause}`, { cause });
+      throw new BitbrushError(
+        'worker',
+        `cannot start ${url}: ${cause instanceof Error ? cause.message : cause}`,
+        { cause },
+      );
     }
     return new Engine(instance);
   }
 
-  get memoryBytes() { return this.x.memory.buffer.byteLength; }
-  bytes(/** @type {number} */ at, /** @type {number} */ n) { return new Uint8Array(this.x.memory.buffer, at, n); }
+  get memoryBytes() {
+    return this.x.memory.buffer.byteLength;
+  }
+  bytes(/** @type {number} */ at, /** @type {number} */ n) {
+    return new Uint8Array(this.x.memory.buffer, at, n);
+  }
   /** A copy that outlives the next call. */
-  copy(/** @type {number} */ at, /** @type {number} */ n) { return this.bytes(at, n).slice(); }
+  copy(/** @type {number} */ at, /** @type {number} */ n) {
+    return this.bytes(at, n).slice();
+  }
 
   /** Makes memory reach at least `end`. */
   reserve(/** @type {number} */ end) {
@@ -48,7 +59,10 @@ export class Engine {
       this.x.memory.grow(missing);
     } catch {
       const mb = Math.ceil(end / 2 ** 20);
-      throw new BitbrushError('space', `this model needs ${mb} MB of memory, more than the browser gives: close other tabs or take a smaller model`);
+      throw new BitbrushError(
+        'space',
+        `this model needs ${mb} MB of memory, more than the browser gives: close other tabs or take a smaller model`,
+      );
     }
   }
 
@@ -69,7 +83,8 @@ export class Engine {
    * @param {number} loaded
    */
   probe(n, loaded) {
-    const scratch = align(this.blobAt + loaded), size = this.x.bbw_probe_scratch(n);
+    const scratch = align(this.blobAt + loaded),
+      size = this.x.bbw_probe_scratch(n);
     this.reserve(scratch + size);
     const status = this.x.bbw_probe(this.blobAt, n, scratch, size);
     const need = this.x.bbw_info(7);
@@ -80,7 +95,9 @@ export class Engine {
 
   /** The whole file is at blobAt: check it and build the index behind it. */
   model() {
-    const bytes = this.x.bbw_info(8), size = this.x.bbw_info(9), at = align(this.blobAt + bytes);
+    const bytes = this.x.bbw_info(8),
+      size = this.x.bbw_info(9),
+      at = align(this.blobAt + bytes);
     this.reserve(at + size);
     this.check(this.x.bbw_model(this.blobAt, bytes, at, size));
     this.modelEnd = align(at + size);
@@ -92,8 +109,17 @@ export class Engine {
     const metadata = this.metadata();
     const nullLabel = f(4) < 0 ? null : f(4);
     return {
-      width: f(0), height: f(1), channels: f(2), classes: f(3), nullLabel, trainSteps: f(5),
-      bits: f(6) / 1000, bytes: f(8), kernels: this.string(this.x.bbw_kernels()), labels: labelsOf(metadata, f(3)), metadata,
+      width: f(0),
+      height: f(1),
+      channels: f(2),
+      classes: f(3),
+      nullLabel,
+      trainSteps: f(5),
+      bits: f(6) / 1000,
+      bytes: f(8),
+      kernels: this.string(this.x.bbw_kernels()),
+      labels: labelsOf(metadata, f(3)),
+      metadata,
     };
   }
 
@@ -108,7 +134,8 @@ export class Engine {
     }
     /** @type {Record<string, string>} */
     const out = {};
-    for (const [key, value] of Object.entries(header?.__metadata__ ?? {})) if (typeof value === 'string') out[key] = value;
+    for (const [key, value] of Object.entries(header?.__metadata__ ?? {}))
+      if (typeof value === 'string') out[key] = value;
     return out;
   }
 
@@ -119,7 +146,9 @@ export class Engine {
   begin(r) {
     const { x } = this;
     this.check(x.bbw_session_size(0, 0, 1, r.steps, SAMPLERS[r.sampler], r.guidance, r.eta));
-    const size = x.bbw_session_bytes(), width = x.bbw_info(0), height = x.bbw_info(1);
+    const size = x.bbw_session_bytes(),
+      width = x.bbw_info(0),
+      height = x.bbw_info(1);
     this.outAt = align(this.modelEnd + size);
     this.reserve(this.outAt + align(4 * width * height) + x.bbw_png_scratch(width, height) + PAGE);
     this.check(x.bbw_session(this.modelEnd, size));
@@ -130,7 +159,9 @@ export class Engine {
 
   /** @param {boolean} final */
   picture(final) {
-    const { x } = this, width = x.bbw_info(0), height = x.bbw_info(1);
+    const { x } = this,
+      width = x.bbw_info(0),
+      height = x.bbw_info(1);
     this.check(final ? x.bbw_decode(0, this.outAt) : x.bbw_preview(0, this.outAt));
     return { width, height, data: new Uint8ClampedArray(this.copy(this.outAt, 4 * width * height).buffer) };
   }
@@ -142,9 +173,14 @@ export class Engine {
    */
   png({ width, height, data }, text) {
     const { x } = this;
-    const strings = new TextEncoder().encode(Object.entries(text).map(([key, value]) => `${key}\0${value}\0`).join(''));
+    const strings = new TextEncoder().encode(
+      Object.entries(text)
+        .map(([key, value]) => `${key}\0${value}\0`)
+        .join(''),
+    );
     const textAt = align(Math.max(this.outAt, this.modelEnd) + data.length);
-    const scratch = align(textAt + strings.length), size = x.bbw_png_scratch(width, height);
+    const scratch = align(textAt + strings.length),
+      size = x.bbw_png_scratch(width, height);
     this.reserve(scratch + size);
     const pixels = Math.max(this.outAt, this.modelEnd);
     this.bytes(pixels, data.length).set(data);
@@ -156,7 +192,8 @@ export class Engine {
 
 /** @param {URL} url */
 async function instantiate(url) {
-  if (url.protocol === 'file:') { // Node; its fetch knows no files
+  if (url.protocol === 'file:') {
+    // Node; its fetch knows no files
     const { readFile } = await import(/* @vite-ignore */ 'node:fs/promises');
     return (await WebAssembly.instantiate(await readFile(url))).instance;
   }
@@ -176,6 +213,8 @@ function labelsOf(metadata, classes) {
   try {
     const parsed = JSON.parse(metadata.labels ?? '[]');
     names = Array.isArray(parsed) ? parsed : Array.isArray(parsed?.names) ? parsed.names : [];
-  } catch { /* names are a courtesy: a model without them draws by number */ }
+  } catch {
+    /* names are a courtesy: a model without them draws by number */
+  }
   return Array.from({ length: classes }, (_, i) => (typeof names[i] === 'string' ? names[i] : null));
 }

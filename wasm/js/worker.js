@@ -10,11 +10,12 @@ const SLICE_MS = 8;
 
 /** @type {Engine | undefined} */
 let engine;
-let session = 0;    // number of the drawing in progress, 0 = none
+let session = 0; // number of the drawing in progress, 0 = none
 let sessions = 0;
-let index = 0, total = 0;
-let running = 0;    // id of the request being served
-let cancelled = 0;  // id that shall stop
+let index = 0,
+  total = 0;
+let running = 0; // id of the request being served
+let cancelled = 0; // id that shall stop
 /** @type {(message: import('./protocol.js').FromWorker, transfer?: Transferable[]) => void} */
 let post;
 
@@ -31,7 +32,8 @@ const serve = {
   },
 
   begin({ request }) {
-    if (session) throw new BitbrushError('busy', 'this model is drawing already: finish or abort that drawing first');
+    if (session)
+      throw new BitbrushError('busy', 'this model is drawing already: finish or abort that drawing first');
     ready().begin(request);
     session = ++sessions;
     index = 0;
@@ -42,7 +44,8 @@ const serve = {
   async step({ id, session: which, preview }) {
     if (!session || which !== session) throw new BitbrushError('worker', 'this drawing has ended');
     const e = ready();
-    let ms = 0, status = AGAIN;
+    let ms = 0,
+      status = AGAIN;
     while (status === AGAIN) {
       if (cancelled === id) {
         session = 0;
@@ -93,7 +96,8 @@ let queue = Promise.resolve();
 
 /** @param {import('./protocol.js').ToWorker} message */
 function receiveMessage(message) {
-  if (message.op === 'cancel') cancelled = message.id; // overtakes: ids only grow, so a stale one is harmless
+  if (message.op === 'cancel')
+    cancelled = message.id; // overtakes: ids only grow, so a stale one is harmless
   else queue = queue.then(() => answer(message));
 }
 
@@ -109,7 +113,10 @@ async function answer(message) {
     const ok = await serve[message.op](message);
     post({ id: message.id, ok }, buffersOf(ok));
   } catch (error) {
-    post({ id: message.id, error: error instanceof Cancelled ? { code: 'aborted', message: 'aborted' } : toPlain(error) });
+    post({
+      id: message.id,
+      error: error instanceof Cancelled ? { code: 'aborted', message: 'aborted' } : toPlain(error),
+    });
   }
 }
 
