@@ -23,6 +23,7 @@ bb_status bb_model_init(const void *blob, size_t n, void *mem, size_t size, bb_m
     m->scratch.last = bb_arena_take(&arena, values, sizeof *m->scratch.last);
     m->scratch.live = bb_arena_take(&arena, values, sizeof *m->scratch.live);
     if (arena.overflow) return bb_fail(err, BB_ERR_SPACE, "the memory for the model is too small");
+    m->pack.info.model_bytes = size;
     bb_model_select(m, bb_cpu_features());
     *out = m;
     return BB_OK;
