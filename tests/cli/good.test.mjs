@@ -1,0 +1,58 @@
+/** What the commands promise when all is well: the same bytes on every kernel set, thread count and repetition. */
+import assert from 'node:assert/strict';
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { checkpoint, folder, model, ok, run } from './tool.mjs';
+
+const request = ['--label', '7', '--seed', '11', '--steps', '3'];
+
+test('one picture is the same on every kernel set and thread count', () => {
+  const out = folder(), pngs = [], sets = new Set();
+  for (const options of [['--cpu', 'scalar', '--threads', '1'], ['--cpu', 'avx2'], ['--cpu', 'avx512'], ['--threads', '3'], []]) {
+    const to = join(out, `${pngs.length}.png`), { status, stdout, stderr } = run('generate', model, ...request, ...options, '--json', '-o', to);
+    if (status === 2 && options[0] === '--cpu' && options[1] !== 'scalar') { // a CPU without that level says so
+      assert.match(stderr, /--cpu/);
+      continue;
+    }
+    assert.equal(status, 0, stderr);
+    sets.add(JSON.parse(stdout).kernels);
+    pngs.push(readFileSync(to));
+  }
+  assert.ok(sets.has('scalar'));
+  for (const png of pngs) assert.deepEqual(png, pngs[0]);
+  assert.deepEqual(readdirSync(out).filter(name => !name.endsWith('.png')), [], 'temporary files');
+});
+
+test('another label, seed, number of steps or guidance is another picture', () => {
+  const out = folder(), seen = new Map();
+  for (const change of [[], ['--label', '3'], ['--seed', '12'], ['--steps', '4'], ['--guidance', '1'], ['--sampler', 'ddpm']]) {
+    const to = join(out, 'x.png'), { rgba_fnv1a64: hash } = ok('generate', model, ...request, ...change, '--json', '-o', to);
+    assert.ok(!seen.has(hash), `${change} draws the same as ${seen.get(hash)}`);
+    seen.set(hash, change);
+  }
+});
+
+test('import and quantize give the same file twice; info reads both', () => {
+  const out = folder(), options = ['--images', '1', '--steps', '2', '--quiet'];
+  for (const [command, ...args] of [['import', '--dtype', 'f16'], ['quantize', '--wbits', '4', '--abits', '8', ...options]]) {
+    const a = join(out, `${command}-a`), b = join(out, `${command}-b`);
+    ok(command, checkpoint, ...args, '-o', a);
+    ok(command, checkpoint, ...args, ...(command === 'quantize' ? ['--threads', '1'] : []), '-o', b);
+    const whole = readFileSync(a), head = 8 + Number(whole.readBigUInt64LE(0));
+    assert.ok(whole.subarray(head).equals(readFileSync(b).subarray(head)), `${command}: the data differs`);
+    const info = ok('info', a, '--json');
+    assert.ok(JSON.stringify(info).includes('32'), 'the size');
+  }
+});
+
+test('help exits with 0 and names every option', () => {
+  for (const command of ['import', 'quantize', 'generate', 'eval', 'run', 'info']) {
+    const { status, stdout, stderr } = run(command, '--help');
+    assert.equal(status, 0);
+    assert.equal(stderr, '');
+    assert.match(stdout, new RegExp(`^usage: bitbrush ${command} `));
+  }
+  for (const word of ['--help', 'help']) assert.match(ok(word), /quantize/);
+  assert.match(ok('--version'), /^bitbrush \d+\.\d+\.\d+/);
+});
