@@ -105,7 +105,7 @@ static int weight(const layer *l, int n, int k)
 }
 
 /* The nearest key, ties to the noisier, which is the larger. */
-static int table_row(const quantizer *q, float timestep)
+static inline int table_row(const quantizer *q, float timestep)
 {
     int best = 0;
     for (int r = 1; q->rows > 1 && r < q->rows; r++) {
@@ -127,7 +127,8 @@ static int code_above_zero(const quantizer *q, int row, int g, int channel, floa
 }
 
 /* Output n at (oy, ox) of one item x [h][w][c]. Padding is a real zero, so it adds nothing. */
-static float naive_output(const layer *l, const quantizer *q, int row, const float *x, int h, int w, int n, int oy, int ox)
+static inline float naive_output(const layer *l, const quantizer *q, int row, const float *x, int h, int w, int n,
+                                 int oy, int ox)
 {
     float y = 0;
     for (int g = 0, first = 0; g < q->segments; first += q->seg[g], g++) {

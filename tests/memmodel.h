@@ -5,7 +5,7 @@
 #include "api/model.h"
 #include "check.h"
 
-enum { MM_OPS = 16, MM_SLOTS = 16, MM_VALUES = 24 };
+enum { MM_OPS = 64, MM_SLOTS = 64, MM_VALUES = 72 };
 
 typedef struct memmodel {
     bb_graph graph;
@@ -15,7 +15,7 @@ typedef struct memmodel {
     bb_weight_slot slots[MM_SLOTS];
     bb_weight_ref refs[MM_SLOTS];
     bb_op ops[MM_OPS];
-    char strings[1024];
+    char strings[4096];
     float f32[4096];
     float alphas[1000];
     bb_tensor_out tensors[MM_SLOTS];
@@ -100,8 +100,8 @@ static void mm_tensor(memmodel *m, const char *name, uint32_t dtype, uint32_t ra
     memcpy(t->shape, shape, rank * sizeof *shape);
 }
 
-/* Writes the file and reads it back. Pools of quantized layers are set by the caller in m->out. */
-static bb_status mm_open(memmodel *m, bb_error *err)
+/* Writes the file into m->blob; returns its bytes. Pools of quantized layers are set by the caller in m->out. */
+static size_t mm_write(memmodel *m)
 {
     bb_graph *g = &m->graph;
     g->inputs = m->inputs, g->outputs = m->outputs, g->values = m->values, g->weights = m->slots, g->ops = m->ops;
@@ -114,6 +114,12 @@ static bb_status mm_open(memmodel *m, bb_error *err)
     size_t n = (size_t)bb_pack_write_size(&m->out);
     m->blob = aligned_alloc(64, bb_align_up(n, 64));
     bb_pack_write(&m->out, m->blob);
+    return n;
+}
+
+/* Reads the n bytes at m->blob. */
+static bb_status mm_read(memmodel *m, size_t n, bb_error *err)
+{
     void *scratch = malloc(BB_PROBE_SCRATCH(n));
     bb_info info = {0};
     bb_status status = bb_probe(m->blob, n, scratch, BB_PROBE_SCRATCH(n), &info, err);
@@ -123,6 +129,8 @@ static bb_status mm_open(memmodel *m, bb_error *err)
     return bb_model_init(m->blob, n, m->mem, (size_t)info.model_bytes, &m->model, err);
 }
 
+static inline bb_status mm_open(memmodel *m, bb_error *err) { return mm_read(m, mm_write(m), err); }
+
 static void mm_close(memmodel *m)
 {
     free(m->blob);
@@ -130,7 +138,7 @@ static void mm_close(memmodel *m)
 }
 
 /* A session in memory of its own, to be freed; NULL with a failed check. */
-static bb_session *mm_session(const memmodel *m, bb_request req, void **ws)
+static inline bb_session *mm_session(const memmodel *m, bb_request req, void **ws)
 {
     bb_error err = {0};
     bb_session *s = NULL;
