@@ -47,12 +47,14 @@ install_missing() {
 # As root in someone else's clone (sudo, a container's mount), goes on as the owner, so that nothing built belongs to
 # root. Call after install_missing with the script's own arguments.
 continue_as_owner() {
-    local uid gid
+    local uid gid home
     uid=$(stat -c %u "$root")
     gid=$(stat -c %g "$root")
     [[ $(id -u) != 0 || $uid == 0 ]] && return
     [[ -d $root/build ]] && chown -R "$uid:$gid" "$root/build" # from an earlier run as root
-    exec setpriv --reuid="$uid" --regid="$gid" --clear-groups env HOME="$root/build/home" "$root/tools/$(basename "$0")" "$@"
+    home=$(getent passwd "$uid" | cut -d: -f6) || true
+    exec setpriv --reuid="$uid" --regid="$gid" --clear-groups env HOME="${home:-$root/build/home}" \
+        "$root/tools/$(basename "$0")" "$@"
 }
 
 now_ms() { date +%s%3N; }
