@@ -29,16 +29,12 @@ typedef struct tiny {
     bb_meta_out meta[8];
 } tiny;
 
-/* ---- random numbers ---- */
-
 static double tiny_uniform(tiny *t, double low, double high)
 {
     return low + (high - low) * bb_uniform(TINY_SEED, BB_STREAM_TOOLS, t->drawn++);
 }
 
 static int tiny_between(tiny *t, int low, int high) { return low + (int)tiny_uniform(t, 0, high - low + 1); }
-
-/* ---- graph ---- */
 
 static uint32_t tiny_node(tiny *t, uint32_t kind, uint32_t a, uint32_t b, uint32_t c, const char *path)
 {
@@ -55,7 +51,10 @@ static uint32_t tiny_vector(tiny *t, const char *name, uint32_t n, double low, d
     return mm_vector(&t->m, name, v, n);
 }
 
-static void tiny_name(char out[96], const char *module, const char *what) { snprintf(out, 96, "%s.%s", module, what); }
+static void tiny_name(char out[96], const char *module, const char *what)
+{
+    snprintf(out, 96, "%s.%s", module, what);
+}
 
 static uint32_t tiny_norm(tiny *t, uint32_t x, const char *path, uint32_t channels, uint32_t groups, float eps)
 {
@@ -67,12 +66,17 @@ static uint32_t tiny_norm(tiny *t, uint32_t x, const char *path, uint32_t channe
     return y;
 }
 
-static uint32_t tiny_silu(tiny *t, uint32_t x, const char *path) { return tiny_node(t, BB_OP_SILU, x, BB_NONE, BB_NONE, path); }
+static uint32_t tiny_silu(tiny *t, uint32_t x, const char *path)
+{
+    return tiny_node(t, BB_OP_SILU, x, BB_NONE, BB_NONE, path);
+}
 
 /* An unquantized matrix [in][out] of a linear, or [rows][columns] of an embedding. */
-static uint32_t tiny_matrix(tiny *t, const char *name, uint32_t dtype, uint32_t rows, uint32_t columns, bool linear, double gain)
+static uint32_t tiny_matrix(tiny *t, const char *name, uint32_t dtype, uint32_t rows, uint32_t columns, bool linear,
+                            double gain)
 {
-    uint32_t shape[2] = {rows, columns}, dim[2] = {linear ? columns : rows, linear ? rows : columns}, n = rows * columns;
+    uint32_t n = rows * columns, shape[2] = {rows, columns};
+    uint32_t dim[2] = {linear ? columns : rows, linear ? rows : columns};
     float *f = t->floats + t->n_floats;
     uint16_t *h = t->halves + t->n_halves;
     for (uint32_t i = 0; i < n; i++) {
@@ -99,31 +103,25 @@ static uint32_t tiny_float_linear(tiny *t, uint32_t x, const char *path, uint32_
 
 /* ---- quantized layers ---- */
 
-typedef struct tiny_quantizer {
-    uint32_t bits, segments, channels[2], rows;
-    double low, high; /* range of the input before smoothing */
-    bool smooth;
-} tiny_quantizer;
-
-/* Keys are whole and their midpoints whole timesteps, so ties can be met; each row and segment has another scale. */
-static uint32_t tiny_quantize_input(tiny *t, tiny_quantizer q)
+/* Input of c channels, or of two segments of c and c2; its range is before smoothing. Keys and their midpoints are
+ * whole timesteps, so ties can be met; each row and segment has another scale. */
+static uint32_t tiny_quantizer(tiny *t, uint32_t bits, uint32_t c, uint32_t c2, uint32_t rows, double low, double high,
+                               bool smooth)
 {
     bb_pack_out *out = &t->m.out;
-    bb_quantizer_rec *rec = &t->quantizers[out->n_quantizers];
-    double levels = (double)((1u << q.bits) - 1);
-    *rec = (bb_quantizer_rec){.kind = BB_QUANTIZER_STATIC, .bits = q.bits, .segments = q.segments, .rows = q.rows,
-                              .key_at = out->n_step_key, .step_at = out->n_step, .inv_s_at = q.smooth ? out->n_inv_s : BB_NONE};
-    for (uint32_t g = 0; g < q.segments; g++) rec->seg_channels[g] = q.channels[g];
-    for (uint32_t r = 0; r < q.rows; r++) {
-        t->step_key[out->n_step_key++] = (float)(q.rows == 1 ? 500 : 980 - 960 / (q.rows - 1) / 2 * 2 * r);
-        for (uint32_t g = 0; g < q.segments; g++, out->n_step++) {
-            double delta = (q.high - q.low) / levels * (1 + 0.06 * r + 0.1 * g);
+    double levels = (double)((1u << bits) - 1);
+    t->quantizers[out->n_quantizers] = (bb_quantizer_rec){
+        .kind = BB_QUANTIZER_STATIC, .bits = bits, .segments = c2 ? 2 : 1, .seg_channels = {c, c2}, .rows = rows,
+        .key_at = out->n_step_key, .step_at = out->n_step, .inv_s_at = smooth ? out->n_inv_s : BB_NONE};
+    for (uint32_t r = 0; r < rows; r++) {
+        t->step_key[out->n_step_key++] = (float)(rows == 1 ? 500 : 980 - 960 / (rows - 1) / 2 * 2 * r);
+        for (uint32_t g = 0; g < (c2 ? 2 : 1); g++, out->n_step++) {
+            double delta = (high - low) / levels * (1 + 0.06 * r + 0.1 * g);
             t->step_delta[out->n_step] = (float)delta;
-            t->step_zero[out->n_step] = (uint8_t)(-q.low / delta + 0.5);
+            t->step_zero[out->n_step] = (uint8_t)(-low / delta + 0.5);
         }
     }
-    uint32_t channels = q.channels[0] + q.channels[1];
-    for (uint32_t c = 0; q.smooth && c < channels; c++) t->inv_s[out->n_inv_s++] = (float)tiny_uniform(t, 0.6, 1.25);
+    for (uint32_t i = 0; smooth && i < c + c2; i++) t->inv_s[out->n_inv_s++] = (float)tiny_uniform(t, 0.6, 1.25);
     return out->n_quantizers++;
 }
 
@@ -194,13 +192,14 @@ static void tiny_pack(tiny *t, const tiny_layer *l, bb_layer_rec *rec, uint32_t 
     uint16_t outputs[64];
     uint32_t blocks = 0, first = 0;
     for (uint32_t g = 0; g < q->segments; g++) blocks += (q->seg_channels[g] + 7) / 8 * rec->taps;
+    double scale = l->gain / bb_sqrt(rec->taps * rec->channels);
     tiny_shuffle(t, outputs, rec->outputs, l->permuted);
     uint8_t *start = t->planes[out->n_layers] = malloc(bytes_at_most), *at = start;
     for (uint32_t k = 0; k < rec->n_classes; k++) {
         tiny_width w = l->width[k];
         rec->class_planes[k] = w.planes, rec->class_rows[k] = w.outputs;
         t->bits += (double)w.planes * w.outputs * rec->taps * rec->channels;
-        at = tiny_class(t, w, blocks, l->gain / bb_sqrt(rec->taps * rec->channels), l->permuted ? outputs + first : NULL, at);
+        at = tiny_class(t, w, blocks, scale, l->permuted ? outputs + first : NULL, at);
         first += w.outputs;
     }
     t->weights += (double)rec->outputs * rec->taps * rec->channels;
@@ -216,11 +215,13 @@ static uint32_t tiny_quantized(tiny *t, tiny_layer l)
     bb_layer_rec *rec = &t->layers[m->out.n_layers];
     uint32_t y = tiny_node(t, l.kernel ? BB_OP_CONV2D : BB_OP_LINEAR, l.x, BB_NONE, BB_NONE, l.path), bytes;
     bb_op *op = t->op;
-    *rec = (bb_layer_rec){.weight = m->graph.n_weights, .quantizer = l.quantizer, .taps = l.kernel ? l.kernel * l.kernel : 1,
-                          .row_at = m->out.n_rows, .multiplier_at = l.width[0].ladder ? m->out.n_multiplier : BB_NONE,
+    *rec = (bb_layer_rec){.weight = m->graph.n_weights, .quantizer = l.quantizer,
+                          .taps = l.kernel ? l.kernel * l.kernel : 1, .row_at = m->out.n_rows,
+                          .multiplier_at = l.width[0].ladder ? m->out.n_multiplier : BB_NONE,
                           .perm_at = l.permuted ? m->out.n_perm : BB_NONE};
     for (uint32_t g = 0; g < q->segments; g++) rec->channels += q->seg_channels[g];
-    while (rec->n_classes < BB_COUNT(l.width) && l.width[rec->n_classes].planes) rec->outputs += l.width[rec->n_classes++].outputs;
+    while (rec->n_classes < BB_COUNT(l.width) && l.width[rec->n_classes].planes)
+        rec->outputs += l.width[rec->n_classes++].outputs;
     tiny_pack(t, &l, rec, 1u << 16, &bytes);
     uint32_t dim[4] = {rec->outputs, rec->channels, l.kernel, l.kernel};
     tiny_name(name, l.path, "weight");
@@ -237,8 +238,15 @@ static uint32_t tiny_quantized(tiny *t, tiny_layer l)
 
 static tiny_layer tiny_conv3(const char *path, uint32_t x, uint32_t quantizer, double gain)
 {
-    return (tiny_layer){.path = path, .x = x, .quantizer = quantizer, .kernel = 3, .top = 1, .left = 1, .bottom = 1, .right = 1,
-                        .gain = gain};
+    return (tiny_layer){.path = path, .x = x, .quantizer = quantizer, .gain = gain, .kernel = 3, .top = 1, .left = 1,
+                        .bottom = 1, .right = 1};
+}
+
+/* A linear, or a 1×1 convolution, of one width class. */
+static tiny_layer tiny_point(const char *path, uint32_t x, uint32_t quantizer, double gain, uint32_t kernel,
+                             tiny_width width)
+{
+    return (tiny_layer){.path = path, .x = x, .quantizer = quantizer, .gain = gain, .kernel = kernel, .width = {width}};
 }
 
 /* ---- the network ---- */
@@ -249,10 +257,9 @@ static uint32_t tiny_embedding(tiny *t, uint32_t timestep, uint32_t label)
     float f[8];
     for (int i = 0; i < 8; i++) f[i] = (float)bb_exp(-bb_log(10000.0) * i / 8);
     uint32_t x = tiny_node(t, BB_OP_TIMESTEP_EMBEDDING, timestep, BB_NONE, BB_NONE, "time_proj");
-    t->op->timestep.cos_first = 1;
-    t->op->weight[0] = mm_vector(&t->m, "time_proj.frequencies", f, 8);
-    uint32_t q = tiny_quantize_input(t, (tiny_quantizer){.bits = 8, .segments = 1, .channels = {16}, .rows = 1, .low = -1, .high = 1});
-    x = tiny_quantized(t, (tiny_layer){.path = "time_embedding.linear_1", .x = x, .quantizer = q, .width = {{8, 24, false}}, .gain = 1.6});
+    t->op->timestep.cos_first = 1, t->op->weight[0] = mm_vector(&t->m, "time_proj.frequencies", f, 8);
+    uint32_t q = tiny_quantizer(t, 8, 16, 0, 1, -1, 1, false);
+    x = tiny_quantized(t, tiny_point("time_embedding.linear_1", x, q, 1.6, 0, (tiny_width){8, 24, false}));
     x = tiny_float_linear(t, tiny_silu(t, x, NULL), "time_embedding.linear_2", BB_F16, 24, 24);
     uint32_t row = tiny_node(t, BB_OP_EMBEDDING, label, BB_NONE, BB_NONE, "class_embedding");
     t->op->weight[0] = tiny_matrix(t, "class_embedding.weight", BB_F32, 5, 24, false, 2);
@@ -263,22 +270,22 @@ static uint32_t tiny_embedding(tiny *t, uint32_t timestep, uint32_t label)
 static uint32_t tiny_down(tiny *t, uint32_t x, uint32_t emb, uint32_t q_emb)
 {
     uint32_t h = tiny_silu(t, tiny_norm(t, x, "down.norm1", 12, 4, 1e-5f), "down.act1");
-    uint32_t q = tiny_quantize_input(t, (tiny_quantizer){.bits = 8, .segments = 1, .channels = {12}, .rows = 5, .low = -0.3, .high = 3,
-                                                         .smooth = true});
+    uint32_t q = tiny_quantizer(t, 8, 12, 0, 5, -0.3, 3, true);
     tiny_layer l = tiny_conv3("down.conv1", h, q, 1.8);
-    memcpy(l.width, (tiny_width[]){{8, 3, false}, {4, 6, false}, {3, 4, false}, {2, 4, false}, {1, 3, false}}, sizeof l.width);
+    static const tiny_width widths[] = {{8, 3, false}, {4, 6, false}, {3, 4, false}, {2, 4, false}, {1, 3, false}};
+    memcpy(l.width, widths, sizeof widths);
     l.permuted = true;
     h = tiny_quantized(t, l);
-    l = (tiny_layer){.path = "down.time_emb_proj", .x = emb, .quantizer = q_emb, .width = {{4, 20, true}}, .gain = 1.5};
+    l = tiny_point("down.time_emb_proj", emb, q_emb, 1.5, 0, (tiny_width){4, 20, true});
     h = tiny_node(t, BB_OP_ADD, h, tiny_quantized(t, l), BB_NONE, "down.add");
     h = tiny_silu(t, tiny_norm(t, h, "down.norm2", 20, 5, 1e-3f), "down.act2");
-    q = tiny_quantize_input(t, (tiny_quantizer){.bits = 6, .segments = 1, .channels = {20}, .rows = 2, .low = 0, .high = 2.8});
+    q = tiny_quantizer(t, 6, 20, 0, 2, 0, 2.8, false);
     l = tiny_conv3("down.conv2", h, q, 1.5);
     memcpy(l.width, (tiny_width[]){{7, 5, true}, {8, 2, true}, {5, 13, true}}, 3 * sizeof *l.width);
     l.permuted = true;
     h = tiny_quantized(t, l);
-    q = tiny_quantize_input(t, (tiny_quantizer){.bits = 8, .segments = 1, .channels = {12}, .rows = 1, .low = -4, .high = 4});
-    l = (tiny_layer){.path = "down.conv_shortcut", .x = x, .quantizer = q, .kernel = 1, .width = {{8, 20, false}}, .gain = 1};
+    q = tiny_quantizer(t, 8, 12, 0, 1, -4, 4, false);
+    l = tiny_point("down.conv_shortcut", x, q, 1, 1, (tiny_width){8, 20, false});
     h = tiny_node(t, BB_OP_ADD, tiny_quantized(t, l), h, BB_NONE, NULL);
     h = tiny_node(t, BB_OP_AFFINE, h, BB_NONE, BB_NONE, "down");
     t->op->affine.mul = 0.7f, t->op->affine.add = 0.05f;
@@ -289,21 +296,23 @@ static uint32_t tiny_down(tiny *t, uint32_t x, uint32_t emb, uint32_t q_emb)
 static uint32_t tiny_middle(tiny *t, uint32_t x, uint32_t emb, uint32_t q_emb)
 {
     static const char *const names[3] = {"mid.attn.to_q", "mid.attn.to_k", "mid.attn.to_v"};
-    static const tiny_width widths[3] = {{4, 16, true}, {3, 16, true}, {6, 16, true}};
-    uint32_t q = tiny_quantize_input(t, (tiny_quantizer){.bits = 4, .segments = 1, .channels = {20}, .rows = 3, .low = -2.5, .high = 3});
+    static const uint32_t planes[3] = {4, 3, 6};
+    uint32_t q = tiny_quantizer(t, 4, 20, 0, 3, -2.5, 3, false);
     tiny_layer l = {.path = "mid.downsample", .x = x, .quantizer = q, .kernel = 3, .stride = 2, .bottom = 1, .right = 1,
                     .width = {{3, 16, false}}, .gain = 1.3, .no_bias = true};
     uint32_t skip = tiny_quantized(t, l), qkv[3];
     uint32_t h = tiny_norm(t, skip, "mid.attn.group_norm", 16, 4, 1e-5f);
-    q = tiny_quantize_input(t, (tiny_quantizer){.bits = 6, .segments = 1, .channels = {16}, .rows = 4, .low = -3, .high = 3, .smooth = true});
-    for (int i = 0; i < 3; i++)
-        qkv[i] = tiny_quantized(t, (tiny_layer){.path = names[i], .x = h, .quantizer = q, .width = {widths[i]}, .gain = 1.6,
-                                                .no_bias = i == 1, .permuted = i == 2});
+    q = tiny_quantizer(t, 6, 16, 0, 4, -3, 3, true);
+    for (int i = 0; i < 3; i++) {
+        l = tiny_point(names[i], h, q, 1.6, 0, (tiny_width){planes[i], 16, true});
+        l.no_bias = i == 1, l.permuted = i == 2;
+        qkv[i] = tiny_quantized(t, l);
+    }
     h = tiny_node(t, BB_OP_ATTENTION, qkv[0], qkv[1], qkv[2], "mid.attn.attention");
     t->op->attention.heads = 2, t->op->attention.scale = (float)(1 / bb_sqrt(8));
     h = tiny_float_linear(t, h, "mid.attn.to_out", BB_F32, 16, 16);
     h = tiny_node(t, BB_OP_ADD, h, skip, BB_NONE, "mid.attn\nmid.first");
-    l = (tiny_layer){.path = "mid.modulation", .x = emb, .quantizer = q_emb, .width = {{2, 32, true}}, .gain = 1};
+    l = tiny_point("mid.modulation", emb, q_emb, 1, 0, (tiny_width){2, 32, true});
     uint32_t both = tiny_quantized(t, l), part[2];
     for (uint32_t i = 0; i < 2; i++) {
         part[i] = tiny_node(t, BB_OP_SLICE, both, BB_NONE, BB_NONE, i ? "mid.shift" : "mid.scale");
@@ -318,14 +327,14 @@ static uint32_t tiny_up(tiny *t, uint32_t x, uint32_t skip)
     uint32_t h = tiny_node(t, BB_OP_UPSAMPLE_NEAREST, x, skip, BB_NONE, "up.upsample");
     uint32_t joined = tiny_node(t, BB_OP_CONCAT, h, skip, BB_NONE, "up.concat");
     h = tiny_silu(t, tiny_norm(t, joined, "up.norm1", 36, 6, 1e-5f), "up.act1");
-    uint32_t q = tiny_quantize_input(t, (tiny_quantizer){.bits = 8, .segments = 2, .channels = {16, 20}, .rows = 4, .low = -0.3,
-                                                         .high = 3.2, .smooth = true});
+    uint32_t q = tiny_quantizer(t, 8, 16, 20, 4, -0.3, 3.2, true);
     tiny_layer l = tiny_conv3("up.conv1", h, q, 1.6);
-    memcpy(l.width, (tiny_width[]){{5, 4, true}, {3, 7, true}, {1, 3, true}, {2, 2, true}}, 4 * sizeof *l.width);
+    static const tiny_width widths[] = {{5, 4, true}, {3, 7, true}, {1, 3, true}, {2, 2, true}};
+    memcpy(l.width, widths, sizeof widths);
     l.permuted = true;
     h = tiny_quantized(t, l);
-    q = tiny_quantize_input(t, (tiny_quantizer){.bits = 5, .segments = 2, .channels = {16, 20}, .rows = 3, .low = -3, .high = 2.5});
-    l = (tiny_layer){.path = "up.conv_shortcut", .x = joined, .quantizer = q, .kernel = 1, .width = {{4, 16, false}}, .gain = 1};
+    q = tiny_quantizer(t, 5, 16, 20, 3, -3, 2.5, false);
+    l = tiny_point("up.conv_shortcut", joined, q, 1, 1, (tiny_width){4, 16, false});
     return tiny_node(t, BB_OP_ADD, h, tiny_quantized(t, l), BB_NONE, "up");
 }
 
@@ -336,14 +345,14 @@ static void tiny_network(tiny *t)
     uint32_t timestep = mm_input(m, "timestep", false, 1, BB_RATE_STEP);
     uint32_t label = mm_input(m, "class_labels", false, 1, BB_RATE_PROMPT);
     uint32_t emb = tiny_embedding(t, timestep, label);
-    uint32_t q_emb = tiny_quantize_input(t, (tiny_quantizer){.bits = 8, .segments = 1, .channels = {24}, .rows = 1, .low = -0.3, .high = 3});
-    uint32_t q = tiny_quantize_input(t, (tiny_quantizer){.bits = 8, .segments = 1, .channels = {3}, .rows = 1, .low = -3.2, .high = 3.2});
+    uint32_t q_emb = tiny_quantizer(t, 8, 24, 0, 1, -0.3, 3, false);
+    uint32_t q = tiny_quantizer(t, 8, 3, 0, 1, -3.2, 3.2, false);
     tiny_layer l = tiny_conv3("conv_in", sample, q, 1.5);
     l.width[0] = (tiny_width){8, 12, false};
     uint32_t down = tiny_down(t, tiny_quantized(t, l), emb, q_emb);
     uint32_t h = tiny_up(t, tiny_middle(t, down, emb, q_emb), down);
     h = tiny_silu(t, tiny_norm(t, h, "conv_norm_out", 16, 8, 1e-5f), "conv_act");
-    q = tiny_quantize_input(t, (tiny_quantizer){.bits = 7, .segments = 1, .channels = {16}, .rows = 1, .low = -0.3, .high = 3});
+    q = tiny_quantizer(t, 7, 16, 0, 1, -0.3, 3, false);
     l = tiny_conv3("conv_out", h, q, 1.0);
     l.width[0] = (tiny_width){8, 3, false};
     mm_output(m, "sample", tiny_quantized(t, l));
@@ -357,11 +366,10 @@ static void tiny_schedule(tiny *t)
         product *= 1 - (1e-4 + (0.02 - 1e-4) * i / 999);
         t->m.alphas[i] = (float)product;
     }
-    t->m.schedule.prediction = BB_PREDICT_V;
-    t->m.schedule.clip_sample = true;
+    t->m.schedule.prediction = BB_PREDICT_V, t->m.schedule.clip_sample = true;
 }
 
-/* t: a zeroed tiny of the caller's; afterwards t->m.out describes the file, to be written or changed. */
+/* Afterwards t->m.out describes the file, to be written or changed. */
 static void tiny_build(tiny *t)
 {
     static const bb_meta_out meta[] = {

@@ -62,14 +62,14 @@ static bool string_ok(const bb_graph *g, uint32_t id, bool required)
 
 static bool finite_nonzero(float x) { return x == x && x != 0 && x - x == 0; }
 
-/* Rank of a weight slot, with all dimensions at least 1 and a product below 2^31; 0 if it is not so. */
+/* Rank of a weight slot, with all dimensions at least 1, a product below 2^31 and the others 0; 0 if it is not so. */
 static uint32_t slot_rank(const bb_weight_slot *w)
 {
     uint64_t n = 1;
     if (w->rank < 1 || w->rank > 4) return 0;
-    for (uint32_t i = 0; i < w->rank; i++) {
-        if (!w->dim[i] || w->dim[i] > 0x7fffffffu / n) return 0;
-        n *= w->dim[i];
+    for (uint32_t i = 0; i < 4; i++) {
+        if (i >= w->rank ? w->dim[i] != 0 : !w->dim[i] || w->dim[i] > 0x7fffffffu / n) return 0;
+        n *= i < w->rank ? w->dim[i] : 1;
     }
     return w->rank;
 }
@@ -101,6 +101,20 @@ static bool linear_ok(const bb_graph *g, const bb_op *op)
     return matrix_ok(g, w, 2) && (b == BB_NONE || vector_ok(g, b, g->weights[w].dim[0]));
 }
 
+/* The words an op does not use are for later versions: 0 until then. */
+static bool spare_words_ok(const bb_op *op)
+{
+    uint32_t used = 0;
+    switch (op->kind) {
+    case BB_OP_CONV2D: used = 7; break;
+    case BB_OP_GROUP_NORM: case BB_OP_ATTENTION: case BB_OP_SLICE: case BB_OP_AFFINE: used = 2; break;
+    case BB_OP_UPSAMPLE_NEAREST: case BB_OP_TIMESTEP_EMBEDDING: used = 1; break;
+    }
+    while (used < BB_COUNT(op->word))
+        if (op->word[used++]) return false;
+    return true;
+}
+
 static bool attributes_ok(const bb_graph *g, const bb_op *op)
 {
     switch (op->kind) {
@@ -113,7 +127,7 @@ static bool attributes_ok(const bb_graph *g, const bb_op *op)
     case BB_OP_UPSAMPLE_NEAREST:
         return op->in[1] == BB_NONE ? op->upsample.factor >= 1 && op->upsample.factor <= 8 : !op->upsample.factor;
     case BB_OP_ATTENTION:
-        return op->attention.heads && finite_nonzero(op->attention.scale) && !op->word[2] && !op->word[3];
+        return op->attention.heads && finite_nonzero(op->attention.scale);
     case BB_OP_TIMESTEP_EMBEDDING: return vector_ok(g, op->weight[0], 0) && op->timestep.cos_first <= 1;
     case BB_OP_EMBEDDING: return matrix_ok(g, op->weight[0], 2);
     case BB_OP_SLICE: return op->slice.count > 0;
@@ -140,7 +154,7 @@ static bb_status check_op(const bb_graph *g, uint32_t i, bb_error *err)
     for (uint32_t k = 0; k < 2; k++)
         if (op->weight[k] != BB_NONE && (k >= r->weights || op->weight[k] >= g->n_weights))
             return bb_fail(err, BB_ERR_CORRUPT, "op %u (%s): weight %u is bad", i, bb_op_label(g, op), k);
-    if (!attributes_ok(g, op))
+    if (!spare_words_ok(op) || !attributes_ok(g, op))
         return bb_fail(err, BB_ERR_CORRUPT, "op %u (%s): bad attributes or weight shapes", i, bb_op_label(g, op));
     if (g->values[bb_op_value(g, i)].rate != rate)
         return bb_fail(err, BB_ERR_CORRUPT, "op %u (%s): its rate is not that of its inputs", i, bb_op_label(g, op));

@@ -3,6 +3,12 @@
 #include "pack/layout.h"
 
 static bool positive(float x) { return x > 0 && x - x == 0; }
+static bool all_zero(const uint32_t *words, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (words[i]) return false;
+    return true;
+}
 static bool fits(uint32_t at, uint64_t count, uint32_t size) { return at <= size && count <= size - at; }
 
 bb_status bb_quantizer_check(bb_quantizer *q, const bb_quantizer_rec *rec, const bb_pools *pools, uint32_t number,
@@ -11,7 +17,7 @@ bb_status bb_quantizer_check(bb_quantizer *q, const bb_quantizer_rec *rec, const
     if (rec->kind != BB_QUANTIZER_STATIC)
         return bb_fail(err, BB_ERR_UNSUPPORTED, "quantizer %u: kind %u is not known to this build", number, rec->kind);
     bool ok = rec->bits >= 4 && rec->bits <= 8 && rec->segments >= 1 && rec->segments <= BB_MAX_SEGMENTS &&
-              rec->rows >= 1 && rec->rows <= BB_MAX_STEP_ROWS;
+              rec->rows >= 1 && rec->rows <= BB_MAX_STEP_ROWS && all_zero(rec->reserved, BB_COUNT(rec->reserved));
     *q = (bb_quantizer){.rec = rec};
     for (uint32_t g = 0; ok && g < BB_MAX_SEGMENTS; g++) {
         uint32_t c = rec->seg_channels[g];
@@ -129,11 +135,12 @@ bb_status bb_layer_check(bb_layer *l, const bb_layer_rec *rec, const bb_quantize
     uint64_t need = 0, multipliers = 0;
     uint32_t taps = slot->rank == 4 ? slot->dim[2] * slot->dim[3] : 1;
     if (rec->outputs != slot->dim[0] || rec->channels != slot->dim[1] || rec->taps != taps ||
-        q->channels != rec->channels || rec->outputs >= BB_MAX_K || (uint64_t)taps * rec->channels > BB_MAX_K)
+        q->channels != rec->channels || rec->outputs >= BB_MAX_K || (uint64_t)taps * rec->channels > BB_MAX_K ||
+        !all_zero(rec->reserved, BB_COUNT(rec->reserved)))
         return bb_fail(err, BB_ERR_CORRUPT, "layer %s: its record does not fit the graph's shape", name);
     uint64_t k_blocks = (uint64_t)taps * q->padded / BB_K_BLOCK;
     uint32_t rows = class_rows(rec, k_blocks, &need, &multipliers);
-    if (!rows || need > plane_bytes)
+    if (!rows || (need + BB_ALIGNMENT - 1) / BB_ALIGNMENT * BB_ALIGNMENT != plane_bytes)
         return bb_fail(err, BB_ERR_CORRUPT, "layer %s: width classes do not fit its outputs or its bit planes", name);
     if (!fits(rec->row_at, rows, pools->n_rows) ||
         (rec->multiplier_at != BB_NONE && !fits(rec->multiplier_at, multipliers, pools->n_multiplier)) ||

@@ -103,7 +103,7 @@ static bb_status read_graph(reader *r)
     const uint32_t *at = take(r, "graph", BB_U32, &left), *head;
     const bb_stage *stage;
     if (!at || !cut(&at, &left, 1, BB_GRAPH_HEAD_WORDS * 4, (void *)&head)) return missing(r, "graph");
-    if (head[0] != 1 || head[1] != 1 || head[2] != 0)
+    if (head[0] != 1 || head[1] != 1 || head[2] || head[3] || head[10] || head[11])
         return bb_fail(r->err, BB_ERR_UNSUPPORTED, "the model has %u graphs and %u stages; this build runs one",
                        head[0], head[1]);
     *g = (bb_graph){.name = head[4], .n_inputs = head[5], .n_outputs = head[6], .n_values = head[7],
@@ -114,7 +114,7 @@ static bb_status read_graph(reader *r)
         !cut(&at, &left, g->n_weights, sizeof *g->weights, (void *)&g->weights) ||
         !cut(&at, &left, g->n_ops, sizeof *g->ops, (void *)&g->ops))
         return bb_fail(r->err, BB_ERR_CORRUPT, "tensor graph: its counts do not fit its size");
-    if (stage->graph != 0 || stage->when != BB_WHEN_STEP || stage->n_links)
+    if (stage->graph != 0 || stage->when != BB_WHEN_STEP || stage->first_link || stage->n_links)
         return bb_fail(r->err, BB_ERR_UNSUPPORTED, "the model's pipeline is not one this build knows");
     g->strings = take(r, "strings", BB_U8, &string_bytes);
     g->string_bytes = string_bytes;
@@ -141,7 +141,8 @@ static bb_status read_schedule(reader *r)
               s->prediction <= BB_PREDICT_SAMPLE && s->spacing <= BB_SPACING_LINSPACE &&
               s->variance <= BB_VARIANCE_LEARNED_RANGE && s->steps_offset >= 0 && s->steps_offset <= 1000 &&
               s->clip_sample_range > 0 && s->dynamic_thresholding_ratio >= 0 && s->dynamic_thresholding_ratio <= 1 &&
-              s->sample_max_value > 0;
+              s->sample_max_value > 0 && w[6] < 2 * BB_SCHEDULE_THRESHOLD;
+    for (uint32_t i = 10; i < BB_SCHEDULE_WORDS; i++) ok = ok && !w[i];
     for (uint32_t i = 0; ok && i < s->train_steps; i++) ok = s->alphas_cumprod[i] >= 0 && s->alphas_cumprod[i] <= 1;
     return ok ? BB_OK : bb_fail(r->err, BB_ERR_CORRUPT, "tensor schedule: a value is out of range");
 }
@@ -208,12 +209,14 @@ static bb_status read_tensor_weight(reader *r, uint32_t slot, enum use use, cons
     return BB_OK;
 }
 
-static bb_status read_layer_weight(reader *r, uint32_t slot, enum use use, const char *name, uint32_t *rows)
+/* Layers stand in the order of their slots; number and rows count what the slots before had. */
+static bb_status read_layer_weight(reader *r, uint32_t slot, enum use use, const char *name, uint32_t number,
+                                   uint32_t *rows)
 {
-    uint32_t number = r->refs[slot].index;
-    if (use != MATRIX || number >= r->pack->n_layers || r->layers[number].rec || r->layer_recs[number].weight != slot ||
+    if (use != MATRIX || number >= r->pack->n_layers || r->refs[slot].index != number ||
+        r->layer_recs[number].weight != slot ||
         r->layer_recs[number].quantizer >= r->pack->n_quantizers || r->layer_recs[number].row_at != *rows)
-        return bb_fail(r->err, BB_ERR_CORRUPT, "layer %s: bad or repeated reference", name);
+        return bb_fail(r->err, BB_ERR_CORRUPT, "layer %s: bad or repeated reference, or out of order", name);
     if (r->next >= r->n_tensors || !bb_tensor_is(&r->tensors[r->next], name) || r->tensors[r->next].dtype != BB_U8)
         return missing(r, name);
     const bb_file_tensor *t = &r->tensors[r->next++];
@@ -229,7 +232,7 @@ static bb_status read_layer_weight(reader *r, uint32_t slot, enum use use, const
 static bb_status read_weights(reader *r)
 {
     const bb_graph *g = &r->pack->graph;
-    uint32_t rows = 0;
+    uint32_t rows = 0, layers = 0;
     mark_uses(g, r->weights);
     for (uint32_t slot = 0; slot < g->n_weights; slot++) {
         const char *name = bb_graph_string(g, g->weights[slot].name);
@@ -237,7 +240,7 @@ static bb_status read_weights(reader *r)
         uint32_t index = r->refs[slot].index, n = g->weights[slot].dim[0];
         switch (r->refs[slot].store) {
         case BB_STORE_TENSOR: BB_TRY(read_tensor_weight(r, slot, use, name)); break;
-        case BB_STORE_LAYER: BB_TRY(read_layer_weight(r, slot, use, name, &rows)); break;
+        case BB_STORE_LAYER: BB_TRY(read_layer_weight(r, slot, use, name, layers++, &rows)); break;
         case BB_STORE_POOL:
             if (use != VECTOR || index > r->pools.n_f32 || n > r->pools.n_f32 - index)
                 return bb_fail(r->err, BB_ERR_CORRUPT, "weight %s: bad pool offset or use", name);
@@ -246,8 +249,8 @@ static bb_status read_weights(reader *r)
         default: return bb_fail(r->err, BB_ERR_CORRUPT, "weight %s: unknown kind of storage", name);
         }
     }
-    if (r->next != r->n_tensors)
-        return bb_fail(r->err, BB_ERR_CORRUPT, "the file holds tensors that nothing refers to");
+    if (r->next != r->n_tensors || layers != r->pack->n_layers)
+        return bb_fail(r->err, BB_ERR_CORRUPT, "the file holds tensors or layers that nothing refers to");
     return BB_OK;
 }
 
