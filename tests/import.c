@@ -173,7 +173,10 @@ static void test_config(void)
                   "resnet");
     expect_config("\"sample_size\": 16", "\"sample_size\": 18", no, "sample_size", "multiple of 4");
     expect_config("\"sample_size\": 16", "\"sample_size\": [16, 24]", BB_OK, "", "");
-    expect_config("\"sample_size\": 16", "\"sample_size\": null", no, "sample_size", "multiple of 4");
+    expect_config("\"sample_size\": 16", "\"sample_size\": null", no, "sample_size", "missing");
+    expect_config("\"in_channels\": 1", "\"in_channels\": 65", no, "in_channels", "64");
+    expect_config("\"act_fn\"", "\"mid_block_type\": \"UNetMidBlock2DCrossAttn\", \"act_fn\"", no, "mid_block_type",
+                  "UNetMidBlock2D");
     expect_config("\"norm_eps\": 1e-05", "\"norm_eps\": \"small\"", no, "norm_eps", "number");
     expect_config("\"layers_per_block\": 1", "\"layers_per_block\": -1", no, "layers_per_block", "1 to 8");
     expect_config("\"norm_num_groups\": 16", "\"norm_num_groups\": 5", no, "norm1", "5 groups");
@@ -270,26 +273,26 @@ static void expect_labels(const char *json, const char *null_label, bb_status st
 static void test_labels(void)
 {
 #define TEN "[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\",\"j\"]"
-    const bb_status no = BB_ERR_LABEL;
+    const bb_status no = BB_ERR_LABEL, bad = BB_ERR_CORRUPT; /* an option; the contents of a file */
     fresh_folder();
     expect_labels("{\"null\": 10, \"names\": " TEN "}", NULL, BB_OK, "", "");
     expect_labels("{\"null\": 10, \"names\": " TEN "}", "none", BB_OK, "", "");
     expect_labels("{\"names\": " TEN "}", "10", BB_OK, "", "");
     expect_labels(NULL, "3", BB_OK, "", "");
-    expect_labels("{\"names\": " TEN "}", NULL, no, "names.json", "10 names for 11 classes");
-    expect_labels("{\"null\": 3, \"names\": " TEN "}", NULL, no, "names.json", "10 names for 11 classes");
-    expect_labels("{\"null\": 10, \"names\": [\"a\"]}", NULL, no, "names.json", "1 names for 11 classes");
+    expect_labels("{\"names\": " TEN "}", NULL, bad, "names.json", "10 names for 11 classes");
+    expect_labels("{\"null\": 3, \"names\": " TEN "}", NULL, bad, "names.json", "10 names for 11 classes");
+    expect_labels("{\"null\": 10, \"names\": [\"a\"]}", NULL, bad, "names.json", "1 names for 11 classes");
     expect_labels("{\"null\": 11, \"names\": " TEN "}", NULL, no, "names.json: \"null\"", "0 to 10");
-    expect_labels("{\"null\": \"x\", \"names\": " TEN "}", NULL, no, "names.json", "number of a class");
-    expect_labels("{\"null\": 10, \"names\": [1,2,3,4,5,6,7,8,9,10]}", NULL, no, "names.json", "string");
-    expect_labels("{\"null\": 10}", NULL, no, "names.json", "names");
-    expect_labels("{\"nul\": 10, \"names\": " TEN "}", NULL, no, "names.json", "\"nul\"");
+    expect_labels("{\"null\": \"x\", \"names\": " TEN "}", NULL, bad, "names.json", "number of a class");
+    expect_labels("{\"null\": 10, \"names\": [1,2,3,4,5,6,7,8,9,10]}", NULL, bad, "names.json", "string");
+    expect_labels("{\"null\": 10}", NULL, bad, "names.json", "names");
+    expect_labels("{\"nul\": 10, \"names\": " TEN "}", NULL, bad, "names.json", "\"nul\"");
     expect_labels("{\"null\": 10, ", NULL, BB_ERR_CORRUPT, "names.json", "JSON");
     expect_labels(NULL, "11", no, "--null-label 11", "0 to 10");
     expect_labels(NULL, "-1", no, "--null-label -1", "none");
     expect_labels(NULL, "1x", no, "--null-label 1x", "none");
     put_text("labels.json", "{\"names\": [\"a\"]}");
-    expect_labels(NULL, NULL, no, "labels.json", "1 names"); /* the default file is read */
+    expect_labels(NULL, NULL, bad, "labels.json", "1 names"); /* the default file is read */
     bb_error err;
     bb_status st = import(BB_TESTS_DIR "/golden/unet2d-ddpm", BB_F32, in_folder("labels.json"), NULL, &err);
     expect_error(&err, st, no, "labels.json", "no classes");

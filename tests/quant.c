@@ -39,7 +39,8 @@ static void check_weight_grids(void)
              * ends to whole steps can cost another half. */
             for (size_t i = 0; i < N; i++) {
                 double d = fabs(w[i] - (double)plain.delta * (plain.offset + bb_weight_code(w[i], plain, bits)));
-                if (d > plain.delta * 1.0001) CHECK(false, "trial %u, %u bits: value %zu is %g steps off", trial, bits, i, d / plain.delta);
+                if (d > plain.delta * 1.0001)
+                    CHECK(false, "trial %u, %u bits: value %zu is %g steps off", trial, bits, i, d / plain.delta);
             }
         }
     }
@@ -68,7 +69,8 @@ static void check_activation_grids(void)
         for (uint32_t bits = 4; bits <= 8; bits++) {
             double error[2];
             for (int r = 0; r < 2; r++) {
-                bb_activation_grid g = bb_activation_grid_fit(low, high, x, N, bits, r ? BB_RANGE_MSE : BB_RANGE_MINMAX);
+                bb_activation_grid g =
+                    bb_activation_grid_fit(low, high, x, N, bits, r ? BB_RANGE_MSE : BB_RANGE_MINMAX);
                 CHECK(g.delta > 0 && g.zero < 1u << bits, "trial %u, %u bits: step %g, zero %u", trial, bits,
                       (double)g.delta, g.zero);
                 error[r] = 0;
@@ -110,8 +112,10 @@ static void check_planes(void)
                 for (uint32_t position = 0; position < 24; position++) {
                     uint32_t block = tap * 3 + position / 8, code = 0, c = position < 9 ? position : position - 16 + 9;
                     bool real = n < N && (position < 9 || (position >= 16 && position < 20));
-                    for (uint32_t p = 0; p < bits; p++)
-                        code |= (uint32_t)(planes[((n / 16 * k_blocks + block) * bits + p) * 16 + n % 16] >> position % 8 & 1) << p;
+                    for (uint32_t p = 0; p < bits; p++) {
+                        uint8_t byte = planes[((n / 16 * k_blocks + block) * bits + p) * 16 + n % 16];
+                        code |= (uint32_t)(byte >> position % 8 & 1) << p;
+                    }
                     uint32_t want = !real ? 0
                         : bb_weight_code(w[(tap * C + c) * STRIDE + n], (bb_weight_grid){delta[n], offset[n]}, bits);
                     wrong += code != want;

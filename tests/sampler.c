@@ -309,7 +309,7 @@ static void test_configs(void)
     test_config("{\"_class_name\": \"DDIMScheduler\", \"odd\": true}", no,
                 "s.json: \"odd\" is not a known field of the scheduler; it might change the result");
     test_config("{\"_class_name\": \"DDIMScheduler\", \"num_train_timesteps\": 0}", no,
-                "s.json: \"num_train_timesteps\" must be a whole number from 1 to 100000");
+                "s.json: \"num_train_timesteps\" must be a whole number from 1 to 65536");
     test_config("{\"_class_name\": \"DDIMScheduler\", \"beta_end\": \"0.02\"}", no,
                 "s.json: \"beta_end\" must be a number");
     test_config("{\"_class_name\": \"DDIMScheduler\", \"beta_end\": 1.5}", no,

@@ -13,7 +13,12 @@
 
 int bb_cli_fail(const bb_error *err)
 {
-    fprintf(stderr, "bitbrush: %s\n", err->text);
+    char text[sizeof err->text];
+    snprintf(text, sizeof text, "%s", err->text[0] ? err->text : bb_strerror(err->code));
+    /* Names from files may hold control characters, which could forge lines or rewrite the terminal. */
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
+    fprintf(stderr, "bitbrush: %s\n", text);
     bool usage = err->code == BB_ERR_LABEL || err->code == BB_ERR_STEPS || err->code == BB_ERR_GUIDANCE ||
                  err->code == BB_ERR_OPTION;
     return usage ? BB_EXIT_USAGE : BB_EXIT_FAILED;
@@ -119,6 +124,9 @@ static int value_error(const bb_command *c, const bb_option *o, const char *text
         return bb_cli_usage_error(c, "%s %s: must be a number from %g to %g", o->name, text, o->low, o->high);
     case BB_OPTION_GRID:
         return bb_cli_usage_error(c, "%s %s: must be ROWSxCOLUMNS, each from %g to %g", o->name, text, o->low, o->high);
+    case BB_OPTION_U64: return bb_cli_usage_error(c, "%s %s: must be a number from 0 to 2^64-1", o->name, text);
+    case BB_OPTION_LIST: return bb_cli_usage_error(c, "%s may be given %zu times at most", o->name,
+                                                   BB_COUNT(((bb_list *)0)->item));
     default: return bb_cli_usage_error(c, "%s %s: not a usable value", o->name, text);
     }
 }
@@ -187,6 +195,17 @@ void bb_cli_print_json(const char *text)
         else putchar(ch);
     }
     putchar('"');
+}
+
+void bb_cli_print_made(const char *path, size_t bytes, bool json)
+{
+    if (!json) {
+        printf("%s: %zu bytes\n", path, bytes);
+        return;
+    }
+    printf("{\"out\":");
+    bb_cli_print_json(path);
+    printf(",\"bytes\":%zu}\n", bytes);
 }
 
 static void on_signal(int number)

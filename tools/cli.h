@@ -46,6 +46,9 @@ int bb_cli_usage_error(const bb_command *c, const char *format, ...) __attribute
 /* The whole command line, for metadata; argv words joined, cut to size; paths shortened to their last part. */
 void bb_cli_join(char *out, size_t size, const bb_command *c, int argc, char **argv);
 
+/* What a command that made a file says of it. */
+void bb_cli_print_made(const char *path, size_t bytes, bool json);
+
 /* A JSON string literal on stdout. */
 void bb_cli_print_json(const char *text);
 

@@ -44,6 +44,7 @@ static bb_status name_file(const char *path, bb_error *err)
 
 static bb_status open_model(bb_host *h, const char *path, const uint8_t *blob, size_t n, bb_error *err)
 {
+    if (!n) return bb_fail(err, BB_ERR_MAGIC, "%s: not a bitbrush model (the file is empty)", path);
     uint64_t head = 8;
     bb_info info = {0};
     if (n >= 8) memcpy(&head, blob, 8);
@@ -115,7 +116,7 @@ void bb_host_label_name(const bb_host *h, int32_t label, char *out, size_t size)
     snprintf(out, size, "%d", label);
     if (label == h->model->pack.info.null_label) snprintf(out, size, "(none)");
     else if (labels_open(h, &text, &scratch, &j) && label >= 0)
-        bb_json_string(&j, bb_json_element(&j, 0, (uint32_t)label), out, size);
+        if (!bb_json_string(&j, bb_json_element(&j, 0, (uint32_t)label), out, size)) snprintf(out, size, "%d", label);
     free(text);
     free(scratch);
 }
@@ -140,11 +141,10 @@ bb_status bb_host_label(const bb_host *h, const char *text, int32_t *label, bb_e
                                       "from 0 to %u", text, classes - 1);
 }
 
-int32_t bb_host_nth_label(const bb_host *h, uint32_t i)
+uint32_t bb_host_steps(const bb_host *h)
 {
-    const bb_info *info = &h->model->pack.info;
-    uint32_t n = info->classes - (info->null_label >= 0 ? 1u : 0u), label = n ? i % n : 0;
-    return (int32_t)(info->null_label >= 0 && label >= (uint32_t)info->null_label ? label + 1 : label);
+    uint32_t most = h->model->pack.info.train_steps;
+    return most < 20 ? most : 20;
 }
 
 float bb_host_guidance(const bb_host *h) { return h->model->pack.info.null_label >= 0 ? 2 : 1; }

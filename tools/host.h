@@ -27,7 +27,8 @@ typedef struct bb_host_options {
     {"--threads", BB_OPTION_U32, &(o).threads, "N", "threads (default: all cores)", 1, 64, NULL},              \
     {"--cpu", BB_OPTION_CHOICE, &(o).cpu, BB_CPU_WORDS, "highest instruction set to use", 0, 0, NULL}
 #define BB_CHECKPOINT_OPTIONS(o)                                                                               \
-    {"--labels", BB_OPTION_STRING, &(o).labels, "FILE", "class names (default: labels.json of the checkpoint)", 0, 0, NULL}, \
+    {"--labels", BB_OPTION_STRING, &(o).labels, "FILE", "class names (default: the checkpoint's labels.json)", \
+     0, 0, NULL},                                                                                            \
     {"--null-label", BB_OPTION_STRING, &(o).null_label, "N|none", "class that means no class, for guidance", 0, 0, NULL}
 
 /* Opens a packed file, or a checkpoint folder as f32. Starts the threads. bb_host_close works after failures too. */
@@ -40,8 +41,8 @@ void bb_host_close(bb_host *h);
 bb_status bb_host_label(const bb_host *h, const char *text, int32_t *label, bb_error *err);
 /* Name of a class; its number as text if it has none. */
 void bb_host_label_name(const bb_host *h, int32_t label, char *out, size_t size);
-/* Class for picture number i when none is asked for: all but the null class, in turn. */
-int32_t bb_host_nth_label(const bb_host *h, uint32_t i);
+/* Steps when none are asked for: 20, or all that the model was trained with. */
+uint32_t bb_host_steps(const bb_host *h);
 /* Guidance when none is asked for: 2 with a null class, else 1. */
 float bb_host_guidance(const bb_host *h);
 

@@ -76,23 +76,54 @@ static bool write_all(int fd, const uint8_t *p, size_t n)
     return true;
 }
 
-bb_status bb_file_write(const char *path, const void *data, size_t n, bb_error *err)
+/* keep: rename the temporary over path; otherwise remove it again. */
+static bb_status write_regular(const char *path, const void *data, size_t n, bool keep, bb_error *err)
 {
     int length = snprintf(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid());
     if (length < 0 || (size_t)length >= sizeof temporary) {
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: the path is too long", path);
     }
     if (bb_path_is_dir(path)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: is a folder; name a file", path);
+    temporary_live = 1; /* before it exists: a signal in between must not leave an empty file */
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) return bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot write: %s", path, strerror(errno));
-    temporary_live = 1;
+    if (fd < 0) {
+        temporary_live = 0;
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot write: %s", path, strerror(errno));
+    }
     bool ok = write_all(fd, data, n) && fsync(fd) == 0;
     int reason = errno;
     if (close(fd) && ok) ok = false, reason = errno;
-    if (ok && rename(temporary, path)) ok = false, reason = errno;
-    if (!ok) unlink(temporary);
+    if (ok && keep && rename(temporary, path)) ok = false, reason = errno;
+    if (!ok || !keep) unlink(temporary);
     temporary_live = 0;
     return ok ? BB_OK : bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot write: %s", path, strerror(reason));
+}
+
+/* A pipe, a device: nothing to replace, so the bytes go straight there. */
+static bb_status write_special(const char *path, const void *data, size_t n, bb_error *err)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot write: %s", path, strerror(errno));
+    bool ok = write_all(fd, data, n);
+    int reason = errno;
+    if (close(fd) && ok) ok = false, reason = errno;
+    return ok ? BB_OK : bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot write: %s", path, strerror(reason));
+}
+
+static bool is_special(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+}
+
+bb_status bb_file_check_writable(const char *path, bb_error *err)
+{
+    return is_special(path) ? BB_OK : write_regular(path, NULL, 0, false, err);
+}
+
+bb_status bb_file_write(const char *path, const void *data, size_t n, bb_error *err)
+{
+    return is_special(path) ? write_special(path, data, n, err) : write_regular(path, data, n, true, err);
 }
 
 void bb_io_cleanup(void)

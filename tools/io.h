@@ -22,6 +22,8 @@ bool bb_path_join(char *out, size_t size, const char *dir, const char *name);
 /* Writes path.tmp.PID, flushes, renames over path; removes the temporary on failure, and on SIGINT/SIGTERM
  * (io.c keeps its name in a static for the handler that cli.c installs: bb_io_cleanup is async-signal-safe). */
 bb_status bb_file_write(const char *path, const void *data, size_t n, bb_error *err);
+/* Whether bb_file_write can be expected to work: to be asked before long work, not after it. */
+bb_status bb_file_check_writable(const char *path, bb_error *err);
 void bb_io_cleanup(void);
 
 #endif

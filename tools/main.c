@@ -1,4 +1,4 @@
-/* bitbrush: diffusion models at 2 to 8 bits, from a checkpoint to a picture. */
+/* bitbrush: diffusion models at 1 to 8 bits, from a checkpoint to a picture. */
 #include "cli.h"
 
 #include <stdio.h>
@@ -11,7 +11,8 @@ static const bb_command *const commands[] = {
 static void usage(FILE *to)
 {
     fprintf(to, "usage: bitbrush COMMAND …    (bitbrush COMMAND --help tells more)\n\n");
-    for (size_t i = 0; i < BB_COUNT(commands); i++) fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    for (size_t i = 0; i < BB_COUNT(commands); i++)
+        fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
 }
 
 int main(int argc, char **argv)

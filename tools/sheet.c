@@ -16,7 +16,8 @@ static uint32_t cell_height(const bb_sheet *s) { return s->tile_height * s->scal
 
 bb_sheet bb_sheet_new(uint32_t rows, uint32_t columns, uint32_t tile_width, uint32_t tile_height, uint32_t scale)
 {
-    bb_sheet s = {.rows = rows, .columns = columns, .tile_width = tile_width, .tile_height = tile_height, .scale = scale};
+    bb_sheet s = {.rows = rows, .columns = columns, .tile_width = tile_width, .tile_height = tile_height,
+                  .scale = scale};
     if (!s.scale) s.scale = tile_width < 96 ? (96 + tile_width - 1) / tile_width : 1;
     s.image.width = columns * cell_width(&s) + GAP;
     s.image.height = rows * cell_height(&s) + GAP;

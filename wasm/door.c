@@ -43,7 +43,6 @@ size_t bbw_probe_scratch(size_t n) { return BB_PROBE_SCRATCH(n); }
 
 int32_t bbw_probe(const void *head, size_t n, void *scratch, size_t size)
 {
-    info = (bb_info){.size_of = sizeof info};
     return report(bb_probe(head, n, scratch, size, &info, fresh()));
 }
 

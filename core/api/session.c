@@ -1,6 +1,7 @@
 /* A drawing: the sampler's loop around the denoiser, cut into steps and, inside a step, into ops. */
 #include "api/model.h"
 
+#include "base/mathf.h"
 #include "base/rng.h"
 #include "image/image.h"
 #include "sample/sampler.h"
@@ -108,7 +109,7 @@ bb_status bb_session_size(const bb_model *m, const bb_request *req, size_t *byte
     bb_arena_take(&arena, 1, sizeof s);
     take_memory(&s, &arena);
     *bytes = bb_arena_need(&arena);
-    return arena.overflow ? bb_fail(err, BB_ERR_SIZE, "the picture is too large for this machine's memory") : BB_OK;
+    return *bytes == SIZE_MAX ? bb_fail(err, BB_ERR_SIZE, "the picture is too large for this machine's memory") : BB_OK;
 }
 
 bb_status bb_session_init(const bb_model *m, const bb_request *req, void *ws, size_t size, bb_session **out,
@@ -180,7 +181,8 @@ static void finish_step(bb_session *s)
     for (uint32_t i = 0; i < batch; i++) {
         float *guided_output = s->guided + i * s->out_size;
         if (s->rows > batch)
-            bb_guide(guided_output, out + i * s->out_size, out + (batch + i) * s->out_size, s->req.guidance, s->out_size);
+            bb_guide(guided_output, out + i * s->out_size, out + (batch + i) * s->out_size, s->req.guidance,
+                     s->out_size);
         else
             memcpy(guided_output, out + i * s->out_size, s->out_size * sizeof *out);
         bool noisy = bb_sampler_needs_noise(&s->plan, s->step);
@@ -245,7 +247,8 @@ bb_status bb_input(bb_session *s, const char *name, const float *data, size_t co
     if (s->req.steps || v == BB_NONE || count != bb_shape_size(s->run.shapes[v])) return BB_ERR_ARGUMENT;
     if (v == s->labels)
         for (size_t i = 0; i < count; i++)
-            if (!(data[i] >= 0 && data[i] < (float)s->model->pack.info.classes)) return BB_ERR_LABEL;
+            if (!(data[i] >= 0 && data[i] < (float)s->model->pack.info.classes && bb_round_even(data[i]) == data[i]))
+                return BB_ERR_LABEL;
     memcpy(s->run.at[v], data, count * sizeof *data);
     bb_run_inputs_changed(&s->run);
     return BB_OK;

@@ -31,5 +31,5 @@ void *bb_arena_take(bb_arena *a, size_t count, size_t each)
 
 size_t bb_arena_need(const bb_arena *a)
 {
-    return a->overflow ? SIZE_MAX : a->used + BB_ALIGNMENT;
+    return a->overflow || a->used > SIZE_MAX - BB_ALIGNMENT ? SIZE_MAX : a->used + BB_ALIGNMENT;
 }

@@ -37,7 +37,7 @@ typedef enum bb_dtype { BB_F32, BB_F16, BB_U8 } bb_dtype; /* values: F32 only fo
 enum { BB_VALUE_PERSISTENT = 1 }; /* flag: kept between steps (feature caches); reserved */
 
 typedef struct bb_value {
-    uint32_t path;  /* string: path of the module whose output this is, e.g. "down_blocks.0.resnets.1"; BB_NONE if inner.
+    uint32_t path;  /* string: path of the module whose output this is ("mid_block.resnets.1"); BB_NONE if inner.
                        Several modules with the same output: one path a line ('\n'), outermost first */
     uint32_t dtype; /* bb_dtype */
     uint32_t rate;  /* bb_rate */

@@ -46,11 +46,10 @@ typedef struct bb_par bb_par; /* a thread pool of the host, core/base/par.h; NUL
 
 /* What a file holds, known from its header alone. */
 typedef struct bb_info {
-    uint32_t size_of;      /* sizeof(bb_info), set by the caller or 0 */
     uint32_t width, height, channels; /* of the picture, pixels; 1 = grey, 3 = RGB */
     uint32_t classes;      /* rows of the class table, null class included; 0 = unconditional */
     int32_t null_label;    /* the class that means "no class"; -1 = none, then guidance must be 1 */
-    uint32_t train_steps;  /* steps must be 1..train_steps */
+    uint32_t train_steps;  /* steps must be 1..train_steps, and at most 1000 */
     uint32_t bits_milli;   /* mean stored bits per conv/linear weight × 1000 */
     uint64_t head_bytes;   /* bytes at the file's start that bb_probe has to see */
     uint64_t blob_bytes;   /* the whole file */
@@ -96,7 +95,7 @@ typedef struct bb_stats {
 uint32_t bb_version(void);
 const char *bb_strerror(bb_status status);
 
-/* Reads the file header from the first n bytes at head (aligned to 8). BB_ERR_SHORT with out->head_bytes set
+/* Reads the file header from the first n bytes at head (any alignment). BB_ERR_SHORT with out->head_bytes set
  * when more bytes are needed to read it; BB_ERR_MAGIC / _VERSION / _CORRUPT when it is no model of ours.
  * scratch: BB_PROBE_SCRATCH(n) bytes, free again afterwards. */
 #define BB_PROBE_SCRATCH(n) ((size_t)10 * (n) + 256) /* JSON tokens: 20 bytes for every 2 of text */
@@ -108,6 +107,7 @@ bb_status bb_model_init(const void *blob, size_t n, void *mem, size_t size, bb_m
 void bb_model_info(const bb_model *model, bb_info *out);
 const char *bb_model_kernels(const bb_model *model); /* kernel set in use, such as "x86_avx2" */
 
+/* Both plan in scratch memory of the model: one call at a time per model. Sessions then run independently. */
 bb_status bb_session_size(const bb_model *model, const bb_request *req, size_t *bytes, bb_error *err);
 bb_status bb_session_init(const bb_model *model, const bb_request *req, void *ws, size_t size,
                           bb_session **out, bb_error *err);

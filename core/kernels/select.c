@@ -16,7 +16,6 @@ void bb_kernels_select(bb_kernels *out, uint32_t cpu)
     for (size_t i = 0; i < BB_COUNT(sets); i++) {
         if (sets[i]->needs & ~cpu) continue;
         if (!out->isa) out->isa = sets[i]->isa;
-        out->needs |= sets[i]->needs;
 #define BB_OP(name, args) if (!out->name) out->name = sets[i]->name;
 #include "kernels/ops.inc"
 #undef BB_OP

@@ -7,8 +7,9 @@ static const struct { const char *name; uint32_t size; } dtypes[BB_FILE_DTYPES] 
 };
 
 uint32_t bb_dtype_size(uint32_t dtype) { return dtype < BB_FILE_DTYPES ? dtypes[dtype].size : 0; }
+const char *bb_dtype_name(uint32_t dtype) { return dtypes[dtype].name; }
 
-bb_status bb_index_head_bytes(const void *head, size_t n, uint64_t *bytes, bb_error *err)
+bb_status bb_pack_head_bytes(const void *head, size_t n, uint64_t *bytes, bb_error *err)
 {
     uint64_t length;
     *bytes = 8;
@@ -85,7 +86,8 @@ bb_status bb_index_tensor(const bb_file_index *index, uint32_t key, bb_file_tens
     uint64_t begin, end, elements = 1, dim = 0;
     uint32_t rank = bb_json_size(j, shape);
     bool ok = t->dtype < BB_FILE_DTYPES && rank >= 1 && rank <= 8 && bb_json_size(j, range) == 2 &&
-              bb_json_u64(j, bb_json_element(j, range, 0), &begin) && bb_json_u64(j, bb_json_element(j, range, 1), &end);
+              bb_json_u64(j, bb_json_element(j, range, 0), &begin) &&
+              bb_json_u64(j, bb_json_element(j, range, 1), &end);
     for (uint32_t i = 0; ok && i < rank; i++) {
         ok = bb_json_u64(j, bb_json_element(j, shape, i), &dim) && dim >= 1 && dim <= ((uint64_t)1 << 40) / elements;
         elements *= ok ? dim : 1;
@@ -121,9 +123,10 @@ bb_status bb_index_parse(bb_file_index *index, const void *head, size_t n, void 
                          bb_file_tensor *tensors, bb_error *err)
 {
     uint64_t head_bytes;
-    BB_TRY(bb_index_head_bytes(head, n, &head_bytes, err));
+    BB_TRY(bb_pack_head_bytes(head, n, &head_bytes, err));
     bb_json *j = &index->json;
-    if (!bb_json_parse(j, (const char *)head + 8, (size_t)head_bytes - 8, tokens, token_bytes) || !bb_json_is_object(j, 0))
+    if (!bb_json_parse(j, (const char *)head + 8, (size_t)head_bytes - 8, tokens, token_bytes) ||
+        !bb_json_is_object(j, 0))
         return bb_fail(err, BB_ERR_CORRUPT, "the file header is not valid JSON");
     index->metadata = bb_json_member(j, 0, "__metadata__");
     BB_TRY(check_format(index, err));

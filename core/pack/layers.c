@@ -38,7 +38,8 @@ bb_status bb_quantizer_check(bb_quantizer *q, const bb_quantizer_rec *rec, const
     for (uint32_t r = 0; r < rec->rows; r++)
         ok = ok && q->key[r] - q->key[r] == 0 && (r == 0 || q->key[r] < q->key[r - 1]);
     for (uint32_t c = 0; q->inv_s && c < q->channels; c++) ok = ok && positive(q->inv_s[c]);
-    return ok ? BB_OK : bb_fail(err, BB_ERR_CORRUPT, "quantizer %u: a scale, zero point or step key is invalid", number);
+    return ok ? BB_OK
+              : bb_fail(err, BB_ERR_CORRUPT, "quantizer %u: a scale, zero point or step key is invalid", number);
 }
 
 /* Packed rows of all classes; fills the plane bytes and multiplier count they need. 0 if out of range. */

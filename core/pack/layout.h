@@ -32,10 +32,8 @@ typedef struct bb_file_index {
     uint64_t file_bytes;   /* what the header says the whole file has */
 } bb_file_index;
 
-uint32_t bb_dtype_size(uint32_t dtype); /* bytes per element */
-
-/* Bytes of the header including its length field, from the first 8 bytes of the file. */
-bb_status bb_index_head_bytes(const void *head, size_t n, uint64_t *bytes, bb_error *err);
+uint32_t bb_dtype_size(uint32_t dtype); /* bytes per element; 0 if unknown */
+const char *bb_dtype_name(uint32_t dtype); /* as safetensors names it */
 
 /* Parses and checks the header. tokens: bb_json_scratch(head bytes) bytes. tensors NULL: counts and sizes only. */
 bb_status bb_index_parse(bb_file_index *index, const void *head, size_t n, void *tokens, size_t token_bytes,

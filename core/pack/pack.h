@@ -51,7 +51,8 @@ typedef struct bb_layer_rec {
     uint32_t reserved[7];
 } bb_layer_rec;
 
-_Static_assert(sizeof(bb_weight_ref) == 8 && sizeof(bb_quantizer_rec) == 64 && sizeof(bb_layer_rec) == 128, "file words");
+_Static_assert(sizeof(bb_weight_ref) == 8 && sizeof(bb_quantizer_rec) == 64, "file words");
+_Static_assert(sizeof(bb_layer_rec) == 128, "file words");
 
 /* A quantizer or layer with its pool pointers resolved. */
 typedef struct bb_quantizer {
@@ -93,6 +94,8 @@ typedef struct bb_pack {
     bb_json header;            /* of the file, for bb_pack_metadata */
 } bb_pack;
 
+/* Bytes of the header with its length field, from the first 8 bytes of the file; BB_ERR_SHORT if n is less. */
+bb_status bb_pack_head_bytes(const void *head, size_t n, uint64_t *bytes, bb_error *err);
 /* Header only: fills info; scratch as for bb_probe. */
 bb_status bb_pack_probe(const void *head, size_t n, void *scratch, size_t size, bb_info *info, bb_error *err);
 /* Checks everything; arrays go to the arena, bytes stay borrowed. */
@@ -118,7 +121,7 @@ typedef struct bb_meta_out { const char *key, *value; } bb_meta_out;
 typedef struct bb_pack_out {
     const bb_graph *graph;              /* named "denoiser" */
     const bb_weight_ref *refs;          /* [graph->n_weights] */
-    const bb_tensor_out *tensors;       uint32_t n_tensors; /* bytes of the TENSOR and LAYER slots, named like the slot */
+    const bb_tensor_out *tensors;       uint32_t n_tensors; /* of the TENSOR and LAYER slots, named like the slot */
     const float *f32;                   uint32_t n_f32;     /* pool.f32 */
     const bb_layer_rec *layers;         uint32_t n_layers;
     const bb_quantizer_rec *quantizers; uint32_t n_quantizers;

@@ -47,9 +47,8 @@ bb_status bb_pack_probe(const void *head, size_t n, void *scratch, size_t size, 
 {
     bb_file_index index;
     bb_arena arena = bb_arena_init(scratch, size);
-    uint32_t size_of = info->size_of;
-    *info = (bb_info){.size_of = size_of};
-    BB_TRY(bb_index_head_bytes(head, n, &info->head_bytes, err));
+    *info = (bb_info){0};
+    BB_TRY(bb_pack_head_bytes(head, n, &info->head_bytes, err));
     size_t bytes = bb_json_scratch((size_t)info->head_bytes);
     void *tokens = bb_arena_take(&arena, 1, bytes);
     if (!tokens) return bb_fail(err, BB_ERR_SPACE, "bb_probe needs %z bytes of scratch", bytes + BB_ALIGNMENT);
@@ -108,7 +107,8 @@ static bb_status read_graph(reader *r)
                        head[0], head[1]);
     *g = (bb_graph){.name = head[4], .n_inputs = head[5], .n_outputs = head[6], .n_values = head[7],
                     .n_weights = head[8], .n_ops = head[9]};
-    if (!cut(&at, &left, 1, sizeof *stage, (void *)&stage) || !cut(&at, &left, g->n_inputs, sizeof *g->inputs, (void *)&g->inputs) ||
+    if (!cut(&at, &left, 1, sizeof *stage, (void *)&stage) ||
+        !cut(&at, &left, g->n_inputs, sizeof *g->inputs, (void *)&g->inputs) ||
         !cut(&at, &left, g->n_outputs, sizeof *g->outputs, (void *)&g->outputs) ||
         !cut(&at, &left, g->n_values, sizeof *g->values, (void *)&g->values) ||
         !cut(&at, &left, g->n_weights, sizeof *g->weights, (void *)&g->weights) ||
@@ -276,7 +276,7 @@ static bb_status check_pictures(const bb_pack *pack, bb_shape *shapes, bb_error 
 static bb_status read_index(reader *r, const void *blob, size_t n, bb_arena *arena, counts *c)
 {
     bb_file_index index;
-    BB_TRY(bb_index_head_bytes(blob, n, &c->head_bytes, r->err));
+    BB_TRY(bb_pack_head_bytes(blob, n, &c->head_bytes, r->err));
     size_t token_bytes = bb_json_scratch((size_t)c->head_bytes);
     void *tokens = bb_arena_take(arena, 1, token_bytes);
     if (!tokens) return BB_ERR_SPACE;

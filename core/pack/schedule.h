@@ -1,5 +1,5 @@
-/* A model's noise schedule and prediction type, as the packed file carries them. Here and not in core/sample, because the
- * samplers use the file's contents, not the other way round. */
+/* A model's noise schedule and prediction type, as the packed file carries them. Here and not in core/sample, because
+ * the samplers use the file's contents, not the other way round. */
 #ifndef BB_PACK_SCHEDULE_H
 #define BB_PACK_SCHEDULE_H
 

@@ -38,13 +38,31 @@ static void put_number(sink *s, uint64_t v)
     put_bytes(s, digits + k, sizeof digits - k);
 }
 
-/* A JSON string; bytes ≥ 0x80 pass as they are (UTF-8). */
+/* Bytes of the well-formed UTF-8 character at t (RFC 3629); 0 if it is ill-formed. */
+static size_t utf8_length(const char *text)
+{
+    const unsigned char *t = (const unsigned char *)text;
+    size_t n = t[0] < 0x80 ? 1 : t[0] >= 0xc2 && t[0] < 0xe0 ? 2 : t[0] >= 0xe0 && t[0] < 0xf0 ? 3
+             : t[0] >= 0xf0 && t[0] < 0xf5 ? 4 : 0;
+    for (size_t i = 1; i < n; i++)
+        if ((t[i] & 0xc0) != 0x80) return 0;
+    bool overlong = (t[0] == 0xe0 && t[1] < 0xa0) || (t[0] == 0xf0 && t[1] < 0x90);
+    bool outside = (t[0] == 0xed && t[1] >= 0xa0) || (t[0] == 0xf4 && t[1] >= 0x90);
+    return n > 1 && (overlong || outside) ? 0 : n;
+}
+
+/* A JSON string. File names and commands may be any bytes: ill-formed ones become U+FFFD, or no reader could open
+ * the header. */
 static void put_string(sink *s, const char *t)
 {
     put_text(s, "\"");
     for (; *t; t++) {
         unsigned char c = (unsigned char)*t;
-        if (c == '"' || c == '\\') {
+        size_t n = utf8_length(t);
+        if (n != 1) {
+            put_bytes(s, n ? t : "\xef\xbf\xbd", n ? n : 3);
+            t += n ? n - 1 : 0;
+        } else if (c == '"' || c == '\\') {
             put_text(s, "\\");
             put_bytes(s, t, 1);
         } else if (c < 0x20) {
@@ -59,11 +77,6 @@ static void put_string(sink *s, const char *t)
     put_text(s, "\"");
 }
 
-static const struct { const char *name; uint32_t size; } dtypes[] = {
-    [BB_F32] = {"F32", 4}, [BB_F16] = {"F16", 2}, [BB_U8] = {"U8", 1},
-    [BB_I16] = {"I16", 2}, [BB_U16] = {"U16", 2}, [BB_U32] = {"U32", 4},
-};
-
 /* Rows of the last dimension, its dense and its padded length. */
 typedef struct extent { uint64_t rows, last, padded; } extent;
 
@@ -71,7 +84,7 @@ static extent extent_of(const bb_tensor_out *t)
 {
     extent e = {1, t->shape[t->rank - 1], 0};
     for (uint32_t i = 0; i + 1 < t->rank; i++) e.rows *= t->shape[i];
-    uint64_t unit = BB_ALIGNMENT / dtypes[t->dtype].size;
+    uint64_t unit = BB_ALIGNMENT / bb_dtype_size(t->dtype);
     e.padded = (e.last + unit - 1) / unit * unit;
     return e;
 }
@@ -79,7 +92,7 @@ static extent extent_of(const bb_tensor_out *t)
 static uint64_t padded_bytes(const bb_tensor_out *t)
 {
     extent e = extent_of(t);
-    return e.rows * e.padded * dtypes[t->dtype].size;
+    return e.rows * e.padded * bb_dtype_size(t->dtype);
 }
 
 static void put_tensor_entry(sink *s, const bb_tensor_out *t, uint64_t *offset)
@@ -87,7 +100,7 @@ static void put_tensor_entry(sink *s, const bb_tensor_out *t, uint64_t *offset)
     put_text(s, ",");
     put_string(s, t->name);
     put_text(s, ":{\"dtype\":");
-    put_string(s, dtypes[t->dtype].name);
+    put_string(s, bb_dtype_name(t->dtype));
     put_text(s, ",\"shape\":[");
     for (uint32_t i = 0; i < t->rank; i++) {
         if (i) put_text(s, ",");
@@ -104,7 +117,7 @@ static void put_tensor_entry(sink *s, const bb_tensor_out *t, uint64_t *offset)
 static void put_tensor_data(sink *s, const bb_tensor_out *t)
 {
     extent e = extent_of(t);
-    uint32_t size = dtypes[t->dtype].size;
+    uint32_t size = bb_dtype_size(t->dtype);
     const uint8_t *row = t->data;
     for (uint64_t r = 0; r < e.rows; r++, row += e.last * size) {
         put_bytes(s, row, e.last * size);

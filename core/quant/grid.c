@@ -26,12 +26,9 @@ static bb_weight_grid weight_grid(float low, float high, uint32_t bits)
 
 static float weight_error(const float *w, size_t n, bb_weight_grid g, uint32_t bits)
 {
-    float inverse = 1 / g.delta, offset = (float)g.offset, top = (float)((1u << bits) - 1), error = 0;
+    float error = 0;
     for (size_t i = 0; i < n; i++) {
-        float v = w[i] * inverse - offset;
-        v = v > 0 ? v : 0;
-        v = v < top ? v : top;
-        float e = w[i] - g.delta * (bb_round_even(v) + offset);
+        float e = w[i] - g.delta * (float)(g.offset + bb_weight_code(w[i], g, bits));
         error += e * e;
     }
     return error;

@@ -6,6 +6,7 @@
 #ifndef BB_QUANT_QUANT_H
 #define BB_QUANT_QUANT_H
 
+#include "base/mathf.h"
 #include "pack/pack.h"
 
 /* How a range is chosen. MSE shrinks the min-max range in 80 steps of 1 % and keeps the least squared error. */
@@ -18,7 +19,7 @@ typedef struct bb_activation_grid { float delta; uint8_t zero; } bb_activation_g
  * caller's to refuse. At 8 bits the offset is −128, the only one whose 256 levels fit int8. */
 bb_weight_grid bb_weight_grid_fit(const float *w, size_t n, uint32_t bits, bb_range range);
 
-/* Nearest code. */
+/* Nearest code, ties to even. */
 BB_INLINE uint8_t bb_weight_code(float w, bb_weight_grid g, uint32_t bits);
 
 /* Activation grid from the extremes and a sample of values (samples may be NULL for MINMAX). The range always
@@ -58,7 +59,7 @@ BB_INLINE uint8_t bb_weight_code(float w, bb_weight_grid g, uint32_t bits)
     float top = (float)((1u << bits) - 1), v = w / g.delta - (float)g.offset;
     v = v > 0 ? v : 0;
     v = v < top ? v : top;
-    return (uint8_t)(v + 0.5f);
+    return (uint8_t)bb_round_even(v);
 }
 
 #endif

@@ -62,7 +62,8 @@ static void group_norm_item(void *ctx, size_t item, size_t thread)
     size_t at = item * w->x.h * w->x.w * w->x.c;
     w->run->kernels->group_norm(&(bb_group_norm_args){
         .y = w->y + at, .x = input(w->run, w->op, 0) + at, .scale = weights[w->op->weight[0]].f32,
-        .shift = weights[w->op->weight[1]].f32, .scratch = (float *)(void *)(w->run->thread + thread * w->run->thread_bytes),
+        .shift = weights[w->op->weight[1]].f32,
+        .scratch = (float *)(void *)(w->run->thread + thread * w->run->thread_bytes),
         .pixels = (size_t)w->x.h * w->x.w, .c = w->x.c, .groups = w->op->norm.groups, .eps = w->op->norm.eps});
 }
 
@@ -80,7 +81,8 @@ static void attention_item(void *ctx, size_t work, size_t thread)
         .k = input(w->run, w->op, 1) + item * keys * w->x.c + head,
         .v = input(w->run, w->op, 2) + item * keys * w->x.c + head,
         .scratch = (float *)(void *)(w->run->thread + thread * w->run->thread_bytes),
-        .first_query = first, .queries = queries - first < BB_ATTENTION_QUERIES ? queries - first : BB_ATTENTION_QUERIES,
+        .first_query = first,
+        .queries = queries - first < BB_ATTENTION_QUERIES ? queries - first : BB_ATTENTION_QUERIES,
         .keys = keys, .d = d, .o_stride = w->x.c, .q_stride = w->x.c, .kv_stride = w->x.c,
         .scale = w->op->attention.scale});
 }

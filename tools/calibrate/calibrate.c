@@ -1,5 +1,6 @@
 #include "calibrate/calibrate.h"
 
+#include "base/rng.h"
 #include "progress.h"
 #include "sample/sampler.h"
 
@@ -10,31 +11,27 @@ typedef struct collector {
     const bb_session *session;
     uint32_t *site_of_op; /* [n_ops] site number, BB_NONE */
     uint32_t quota;       /* samples per image */
-    uint64_t state;       /* of a small generator that picks positions */
+    uint64_t seed, drawn; /* of the stream that picks positions; numbers used so far */
+    uint32_t broken;      /* value that was infinite or NaN; BB_NONE */
 } collector;
 
-static uint64_t next_random(uint64_t *state)
+/* One segment of a value: extremes over all of it, and a random sample. False if a value is not finite. */
+static bool collect(collector *c, bb_range_stats *s, const float *x, size_t pixels, size_t stride, uint32_t channels)
 {
-    uint64_t z = *state += 0x9e3779b97f4a7c15u; /* splitmix64 */
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-/* One segment of a value: extremes over all of it, and a random sample. */
-static void collect(collector *c, bb_range_stats *s, const float *x, size_t pixels, size_t stride, uint32_t channels)
-{
+    float not_finite = 0; /* becomes NaN for good at the first inf − inf or NaN − NaN */
     for (size_t p = 0; p < pixels; p++)
         for (uint32_t k = 0; k < channels; k++) {
             float v = x[p * stride + k];
+            not_finite += v - v;
             s->low = v < s->low ? v : s->low;
             s->high = v > s->high ? v : s->high;
         }
     uint32_t end = s->n + c->quota < BB_CALIBRATION_SAMPLES ? s->n + c->quota : BB_CALIBRATION_SAMPLES;
     while (s->n < end) {
-        uint64_t r = next_random(&c->state);
-        s->samples[s->n++] = x[(r >> 32) % pixels * stride + (uint32_t)r % channels];
+        size_t at = (size_t)(bb_uniform(c->seed, BB_STREAM_TOOLS, c->drawn++) * (double)(pixels * channels));
+        s->samples[s->n++] = x[at / channels * stride + at % channels];
     }
+    return not_finite == 0;
 }
 
 /* Runs after every op; the op's input is still in memory then. */
@@ -49,10 +46,12 @@ static void observe(void *user, const bb_run *run, uint32_t value)
     bb_shape shape = run->shapes[site->value];
     bb_stats_get(c->session, &stats);
     const float *x = run->at[site->value];
+    size_t pixels = (size_t)shape.n * shape.h * shape.w;
     uint32_t row = site->rows > 1 ? stats.step : 0;
     for (uint32_t seg = 0; seg < site->segments; seg++) {
-        collect(c, &site->stats[row * site->segments + seg], x, (size_t)shape.n * shape.h * shape.w, shape.c,
-                site->seg_channels[seg]);
+        bool finite = collect(c, &site->stats[row * site->segments + seg], x, pixels, shape.c,
+                              site->seg_channels[seg]);
+        if (!finite) c->broken = site->first_op;
         x += site->seg_channels[seg];
     }
 }
@@ -88,28 +87,30 @@ static bool add_sites(collector *c, const bb_model *m)
     return true;
 }
 
-/* Classes worth drawing: all but the null class. */
-static int32_t label_of(const bb_info *info, uint32_t image)
+int32_t bb_nth_label(const bb_info *info, uint32_t i)
 {
-    uint32_t n = info->classes - (info->null_label >= 0 ? 1u : 0u);
-    uint32_t label = n ? image % n : 0;
-    return (int32_t)(info->null_label >= 0 && label >= (uint32_t)info->null_label ? label + 1 : label);
+    bool has_null = info->null_label >= 0 && info->classes > 1;
+    uint32_t n = info->classes - (has_null ? 1u : 0u), label = n ? i % n : 0;
+    return (int32_t)(has_null && label >= (uint32_t)info->null_label ? label + 1 : label);
 }
 
-static bb_status draw_all(collector *c, bb_session *s, const bb_model *m, const bb_calibration_options *opt, bb_error *err)
+static bb_status draw_all(const collector *c, bb_session *s, const bb_model *m, const bb_calibration_options *opt,
+                          bb_error *err)
 {
     bb_progress progress = bb_progress_start("calibrating (steps)", (size_t)opt->images * opt->steps, opt->quiet);
     for (uint32_t i = 0; i < opt->images; i++) {
         uint64_t seed = opt->seed + i;
-        if (m->pack.info.classes) BB_TRY(bb_condition(s, 0, &(bb_cond){label_of(&m->pack.info, i)}));
+        if (m->pack.info.classes) BB_TRY(bb_condition(s, 0, &(bb_cond){bb_nth_label(&m->pack.info, i)}));
         BB_TRY(bb_begin(s, &seed, NULL));
         for (uint32_t step = 0; step < opt->steps; step++) {
             bb_status status = bb_step(s, 0);
             if (status < 0) return bb_fail(err, status, "calibration: %s", bb_strerror(status));
+            if (c->broken != BB_NONE)
+                return bb_fail(err, BB_ERR_UNSUPPORTED, "calibration: the input of %s is infinite or not a number",
+                               bb_op_label(&m->pack.graph, &m->pack.graph.ops[c->broken]));
             bb_progress_step(&progress, (size_t)i * opt->steps + step + 1);
         }
     }
-    (void)c;
     return BB_OK;
 }
 
@@ -125,7 +126,8 @@ bb_status bb_calibrate(bb_calibration *out, const bb_model *m, const bb_calibrat
     for (uint32_t i = 0; i < opt->steps; i++) out->timesteps[i] = (float)plan.timesteps[i];
     BB_TRY(bb_session_size(m, &req, &bytes, err));
     uint32_t n_ops = m->pack.graph.n_ops;
-    collector c = {.out = out, .quota = (BB_CALIBRATION_SAMPLES + opt->images - 1) / opt->images, .state = opt->seed};
+    collector c = {.out = out, .quota = (BB_CALIBRATION_SAMPLES + opt->images - 1) / opt->images, .seed = opt->seed,
+                   .broken = BB_NONE};
     void *ws = malloc(bytes);
     c.site_of_op = malloc(n_ops * sizeof *c.site_of_op);
     out->sites = calloc(n_ops, sizeof *out->sites);

@@ -36,6 +36,8 @@ typedef struct bb_calibration_options {
 /* Draws with the unquantized model and fills out; free with bb_calibration_free in every case. */
 bb_status bb_calibrate(bb_calibration *out, const bb_model *model, const bb_calibration_options *opt, bb_error *err);
 void bb_calibration_free(bb_calibration *c);
+/* Class for picture number i when none is asked for: all but the null class, in turn. */
+int32_t bb_nth_label(const bb_info *info, uint32_t i);
 /* The site of a value; NULL if no conv or linear reads it. */
 const bb_site *bb_calibration_site(const bb_calibration *c, uint32_t value);
 

@@ -1,5 +1,6 @@
 #include "calibrate/quantize.h"
 
+#include "make.h"
 #include "progress.h"
 
 #include <stdio.h>
@@ -82,6 +83,9 @@ static bb_status add_layer(maker *k, uint32_t op_number)
     bool special = keeps_8_bits(k, op, bb_op_value(g, op_number));
     uint32_t wbits = special ? 8 : k->opt->wbits, abits = special ? 8 : k->opt->abits;
     const bb_site *site = bb_calibration_site(k->cal, op->in[0]);
+    if ((uint64_t)s->dim[1] * (s->rank == 4 ? s->dim[2] * s->dim[3] : 1) > BB_MAX_K || s->dim[0] >= BB_MAX_K)
+        return bb_fail(k->err, BB_ERR_UNSUPPORTED, "layer %s: more than %u inputs or outputs do not fit the exact sums",
+                       name, BB_MAX_K);
     bb_layer_rec *l = &k->layers[k->n_layers];
     *l = (bb_layer_rec){.weight = slot, .quantizer = quantizer_for(k, site, abits), .outputs = s->dim[0],
                         .taps = s->rank == 4 ? s->dim[2] * s->dim[3] : 1, .channels = s->dim[1], .row_at = k->n_rows,
@@ -126,8 +130,9 @@ static void keep_weight(maker *k, uint32_t slot)
         return;
     }
     k->refs[slot] = (bb_weight_ref){BB_STORE_TENSOR, 0};
-    k->tensors[k->n_tensors++] = (bb_tensor_out){bb_graph_string(&k->m->pack.graph, s->name), w->f32 ? BB_F32 : BB_F16, 2,
-                                                 {s->dim[0], w->stride}, w->f32 ? (const void *)w->f32 : w->f16};
+    k->tensors[k->n_tensors++] = (bb_tensor_out){
+        .name = bb_graph_string(&k->m->pack.graph, s->name), .dtype = w->f32 ? BB_F32 : BB_F16, .rank = 2,
+        .shape = {s->dim[0], w->stride}, .data = w->f32 ? (const void *)w->f32 : w->f16};
 }
 
 /* The op that uses a slot as its matrix, or BB_NONE. */
@@ -149,9 +154,12 @@ static void add_meta(maker *k, const char *key, const char *value)
 static void add_metadata(maker *k)
 {
     static const char *const kept[] = {"architecture", "labels", "licence", "source", "source_sha256"};
-    char text[16384], summary[160];
-    for (size_t i = 0; i < BB_COUNT(kept); i++)
-        if (bb_pack_metadata(&k->m->pack, kept[i], text, sizeof text)) add_meta(k, kept[i], text);
+    char summary[160];
+    size_t size = k->m->pack.header.n + 1; /* no value is longer than the whole header */
+    char *text = malloc(size);
+    for (size_t i = 0; text && i < BB_COUNT(kept); i++)
+        if (bb_pack_metadata(&k->m->pack, kept[i], text, size)) add_meta(k, kept[i], text);
+    free(text);
     snprintf(summary, sizeof summary, "W%uA%u, %s ranges, 8/8: first and last convolution, time embedding%s",
              (unsigned)k->opt->wbits, (unsigned)k->opt->abits, k->opt->range == BB_RANGE_MSE ? "MSE" : "min-max",
              k->opt->layers == BB_LAYERS_DEFAULT ? ", 1x1 shortcuts" : "");
@@ -211,12 +219,7 @@ static bb_status write_out(maker *k, uint8_t **out, size_t *out_size)
         .n_quantizers = k->n_quantizers, .delta = k->delta, .offset = k->offset, .n_rows = k->n_rows,
         .step_key = k->step_key, .n_step_key = k->n_key, .step_delta = k->step_delta, .step_zero = k->step_zero,
         .n_step = k->n_step, .schedule = &k->m->pack.schedule, .info = info, .meta = k->meta, .n_meta = k->n_meta};
-    uint64_t bytes = bb_pack_write_size(&pack);
-    *out = aligned_alloc(BB_ALIGNMENT, bb_align_up((size_t)bytes, BB_ALIGNMENT));
-    if (!*out) return bb_fail(k->err, BB_ERR_SPACE, "out of memory for the packed model");
-    bb_pack_write(&pack, *out);
-    *out_size = (size_t)bytes;
-    return BB_OK;
+    return bb_make_file(&pack, out, out_size, k->err);
 }
 
 bb_status bb_quantize(const bb_model *m, const bb_calibration *cal, const bb_quantize_options *opt, uint8_t **out,

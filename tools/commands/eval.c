@@ -1,4 +1,5 @@
 /* bitbrush eval: how far a packed model's pictures are from the float model's, drawn from the same seeds. */
+#include "calibrate/calibrate.h"
 #include "host.h"
 #include "progress.h"
 #include "sample/sampler.h"
@@ -26,8 +27,11 @@ static bb_status open_all(job *j, const char *model, bb_error *err)
     BB_TRY(bb_host_open(&j->free, model, &j->host_options, err));
     BB_TRY(bb_host_open(&j->forced, model, &j->host_options, err));
     const bb_info *a = &j->reference.model->pack.info, *b = &j->free.model->pack.info;
-    if (a->width != b->width || a->height != b->height || a->channels != b->channels || a->classes != b->classes)
-        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s and %s are not of one kind: size or classes differ", model, j->against);
+    if (a->width != b->width || a->height != b->height || a->channels != b->channels || a->classes != b->classes ||
+        a->null_label != b->null_label)
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s and %s are not of one kind: size, classes or null class differ",
+                       model, j->against);
+    if (!j->steps) j->steps = bb_host_steps(&j->reference);
     if (!j->guidance_given) j->guidance = bb_host_guidance(&j->reference);
     bb_request req = {.size_of = sizeof req, .steps = j->steps, .guidance = j->guidance};
     BB_TRY(bb_host_session(&j->reference, &req, err));
@@ -38,7 +42,8 @@ static bb_status open_all(job *j, const char *model, bb_error *err)
 static bb_status begin(job *j, bb_host *h, uint32_t i)
 {
     uint64_t seed = j->seed + i;
-    if (h->model->pack.info.classes) BB_TRY(bb_condition(h->session, 0, &(bb_cond){bb_host_nth_label(h, i)}));
+    const bb_info *info = &h->model->pack.info;
+    if (info->classes) BB_TRY(bb_condition(h->session, 0, &(bb_cond){bb_nth_label(info, i)}));
     return bb_begin(h->session, &seed, NULL);
 }
 
@@ -102,6 +107,13 @@ static bb_status evaluate(job *j, const char *model, bb_error *err)
     return status;
 }
 
+/* JSON knows no infinities and no NaN. */
+static void print_number(double x)
+{
+    if (isfinite(x)) printf("%.6g", x);
+    else printf("null");
+}
+
 static void report(const job *j, const char *model)
 {
     double mse = j->squares / (double)j->values, psnr = mse > 0 ? 10 * log10(255.0 * 255.0 / mse) : INFINITY;
@@ -116,24 +128,26 @@ static void report(const job *j, const char *model)
     bb_cli_print_json(model);
     printf(",\"against\":");
     bb_cli_print_json(j->against);
-    /* JSON has no infinity: null stands for identical pictures. */
     printf(",\"images\":%u,\"steps\":%u,\"guidance\":%g,\"psnr\":", j->images, j->steps, (double)j->guidance);
-    if (isfinite(psnr)) printf("%.4f", psnr);
-    else printf("null");
+    print_number(psnr); /* null for identical pictures */
     printf(",\"eps_error\":[");
-    for (uint32_t i = 0; i < j->steps; i++) printf("%s%.6e", i ? "," : "", j->error[i] / j->power[i]);
+    for (uint32_t i = 0; i < j->steps; i++) {
+        if (i) putchar(',');
+        print_number(j->error[i] / j->power[i]);
+    }
     printf("]}\n");
 }
 
 static int run(const bb_command *c, int argc, char **argv)
 {
     const char *model;
-    static job j = {.images = 64, .steps = 20};
+    static job j = {.images = 64};
     const bb_option options[] = {
         {"--against", BB_OPTION_STRING, &j.against, "FLOAT", "checkpoint folder or unquantized file", 0, 0, NULL},
         {"--images", BB_OPTION_U32, &j.images, "N", "pictures: seed i, label i in turn (default 64)", 1, 100000, NULL},
-        {"--steps", BB_OPTION_U32, &j.steps, "N", "steps of the model's own sampler (default 20)", 1, BB_MAX_STEPS, NULL},
-        {"--guidance", BB_OPTION_FLOAT, &j.guidance, "G", "guidance (default 2 with a null class, else 1)", 0, 1000,
+        {"--steps", BB_OPTION_U32, &j.steps, "N", "steps of the model's own sampler (default 20, or all there are)", 1,
+         BB_MAX_STEPS, NULL},
+        {"--guidance", BB_OPTION_FLOAT, &j.guidance, "G", "guidance (default 2 with a null class, else 1)", 0.001, 1000,
          &j.guidance_given},
         {"--seed", BB_OPTION_U64, &j.seed, "N", "seed of the first picture (default 0)", 0, 0, NULL},
         {"--json", BB_OPTION_FLAG, &j.json, NULL, "print one JSON object", 0, 0, NULL},
@@ -153,4 +167,5 @@ static int run(const bb_command *c, int argc, char **argv)
     return status < 0 ? bb_cli_fail(&err) : BB_EXIT_OK;
 }
 
-const bb_command bb_command_eval = {"eval", "MODEL --against FLOAT", "distance of a packed model from its float one", run};
+const bb_command bb_command_eval = {"eval", "MODEL --against FLOAT",
+                                      "distance of a packed model from its float one", run};

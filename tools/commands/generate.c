@@ -1,3 +1,4 @@
+#include "calibrate/calibrate.h"
 #include "host.h"
 #include "progress.h"
 #include "sheet.h"
@@ -5,7 +6,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 typedef struct job {
     const char *out, *label;
@@ -47,11 +47,13 @@ static bb_status draw_one(job *j, uint32_t i, int32_t label, bb_image *image, bb
 static void request_text(const job *j, int32_t label, char *out, size_t size)
 {
     size_t n = 0;
-    if (j->host.model->pack.info.classes) n = (size_t)snprintf(out, size, "--label %d ", label);
+    bool one_label = j->label || j->grid[0] * j->grid[1] == 1;
+    if (j->host.model->pack.info.classes && one_label) n = (size_t)snprintf(out, size, "--label %d ", label);
     n += (size_t)snprintf(out + n, size - n, "--seed %" PRIu64 " --steps %u --guidance %g", j->seed, j->steps,
                           (double)j->guidance);
     if (j->eta != 0) n += (size_t)snprintf(out + n, size - n, " --eta %g", (double)j->eta);
-    if (j->sampler) snprintf(out + n, size - n, " --sampler %s", sampler_names[j->sampler]);
+    if (j->sampler) n += (size_t)snprintf(out + n, size - n, " --sampler %s", sampler_names[j->sampler]);
+    if (j->grid[0] * j->grid[1] > 1) snprintf(out + n, size - n, " --grid %ux%u", j->grid[0], j->grid[1]);
 }
 
 static bb_status write_png(const job *j, const bb_image *image, const char *request, bb_error *err)
@@ -85,7 +87,7 @@ static bb_status draw_all(job *j, bb_error *err)
     double start = bb_now();
     int32_t of_picture = label;
     for (uint32_t i = 0; status == BB_OK && i < count; i++) {
-        of_picture = j->label ? label : bb_host_nth_label(&j->host, i);
+        of_picture = j->label ? label : bb_nth_label(info, i);
         status = draw_one(j, i, of_picture, &tile, &progress, err);
         if (info->classes) bb_host_label_name(&j->host, of_picture, name, sizeof name);
         else snprintf(name, sizeof name, "seed %" PRIu64, j->seed + i);
@@ -93,7 +95,6 @@ static bb_status draw_all(job *j, bb_error *err)
     }
     j->seconds = bb_now() - start;
     request_text(j, of_picture, request, sizeof request);
-    if (count > 1) snprintf(request + strlen(request), sizeof request - strlen(request), " --grid %ux%u", j->grid[0], j->grid[1]);
     if (status == BB_OK) status = write_png(j, count > 1 ? &sheet.image : &tile, request, err);
     free(tile.rgba);
     bb_sheet_free(&sheet);
@@ -102,7 +103,9 @@ static bb_status draw_all(job *j, bb_error *err)
 
 static bb_status generate(job *j, const char *model, bb_error *err)
 {
+    BB_TRY(bb_file_check_writable(j->out, err));
     BB_TRY(bb_host_open(&j->host, model, &j->host_options, err));
+    if (!j->steps) j->steps = bb_host_steps(&j->host);
     if (!j->guidance_given) j->guidance = bb_host_guidance(&j->host);
     bb_request req = {.size_of = sizeof req, .steps = j->steps, .guidance = j->guidance, .sampler = j->sampler,
                       .eta = j->eta};
@@ -129,14 +132,14 @@ static void report(const job *j)
 static int run(const bb_command *c, int argc, char **argv)
 {
     const char *model;
-    job j = {.seed = 1, .steps = 20, .grid = {1, 1}, .hash = 0xcbf29ce484222325u};
+    job j = {.seed = 1, .grid = {1, 1}, .hash = 0xcbf29ce484222325u};
     const bb_option options[] = {
         {"-o", BB_OPTION_STRING, &j.out, "FILE", "PNG to write", 0, 0, NULL},
         {"--label", BB_OPTION_STRING, &j.label, "CLASS", "class number or name (default: all in turn)", 0, 0, NULL},
         {"--seed", BB_OPTION_U64, &j.seed, "N", "seed; picture i of a grid uses seed + i (default 1)", 0, 0, NULL},
-        {"--steps", BB_OPTION_U32, &j.steps, "N", "denoising steps (default 20)", 1, 65536, NULL},
-        {"--guidance", BB_OPTION_FLOAT, &j.guidance, "G", "guidance scale (default 2 with a null class, else 1)", 0, 1000,
-         &j.guidance_given},
+        {"--steps", BB_OPTION_U32, &j.steps, "N", "denoising steps (default 20, or all there are)", 1, 65536, NULL},
+        {"--guidance", BB_OPTION_FLOAT, &j.guidance, "G", "guidance scale (default 2 with a null class, else 1)", 0.001,
+         1000, &j.guidance_given},
         {"--sampler", BB_OPTION_CHOICE, &j.sampler, "default|ddim|ddpm", "default: the model's own", 0, 0, NULL},
         {"--eta", BB_OPTION_FLOAT, &j.eta, "E", "share of fresh noise in DDIM (default 0)", 0, 1, NULL},
         {"--grid", BB_OPTION_GRID, j.grid, "RxC", "a labelled sheet of pictures", 1, 64, NULL},
@@ -150,7 +153,7 @@ static int run(const bb_command *c, int argc, char **argv)
     if (!bb_cli_parse(c, options, BB_COUNT(options), argc, argv, &model, 1, &code)) return code;
     if (!j.out) return bb_cli_usage_error(c, "-o FILE is missing");
     bb_status status = generate(&j, model, &err);
-    if (status < 0 && !err.text[0]) bb_fail(&err, status, "%s", bb_strerror(status));
+    if (status < 0 && !err.text[0]) err.code = status;
     if (status >= 0) report(&j);
     bb_host_close(&j.host);
     return status < 0 ? bb_cli_fail(&err) : BB_EXIT_OK;

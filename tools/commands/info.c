@@ -12,13 +12,17 @@ static void print_metadata(const bb_host *h, bool json)
     uint32_t object = bb_json_member(j, 0, "__metadata__");
     char key[256];
     char *value = malloc(j->n + 1);
+    bool first = true;
+    if (json) printf("\"metadata\":{");
     for (uint32_t k = bb_json_first(j, object); value && k != BB_JSON_NONE; k = bb_json_next(j, k)) {
-        if (!bb_json_string(j, k, key, sizeof key) || !bb_json_string(j, bb_json_value(j, k), value, j->n + 1)) continue;
+        if (!bb_json_string(j, k, key, sizeof key) || !bb_json_string(j, bb_json_value(j, k), value, j->n + 1))
+            continue;
         if (json) {
+            if (!first) putchar(',');
+            first = false;
             bb_cli_print_json(key);
             putchar(':');
             bb_cli_print_json(value);
-            putchar(',');
         } else {
             /* Untrusted text: control characters could rewrite the terminal. */
             for (char *c = value; *c; c++)
@@ -26,6 +30,7 @@ static void print_metadata(const bb_host *h, bool json)
             printf("%-16s %s\n", key, value);
         }
     }
+    if (json) printf("},");
     free(value);
 }
 
@@ -33,7 +38,8 @@ static void layer_text(const bb_layer *l, char *out, size_t size)
 {
     size_t n = 0;
     for (uint32_t i = 0; i < l->rec->n_classes && n < size; i++)
-        n += (size_t)snprintf(out + n, size - n, "%s%ux%u", i ? "+" : "", l->rec->class_rows[i], l->rec->class_planes[i]);
+        n += (size_t)snprintf(out + n, size - n, "%s%ux%u", i ? "+" : "", l->rec->class_rows[i],
+                              l->rec->class_planes[i]);
 }
 
 static void print_layers(const bb_host *h, bool json)
@@ -53,8 +59,9 @@ static void print_layers(const bb_host *h, bool json)
         if (json) {
             printf("%s{\"name\":", first ? "" : ",");
             bb_cli_print_json(name);
-            printf(",\"outputs\":%u,\"taps\":%u,\"channels\":%u,\"planes\":\"%s\",\"abits\":%u,\"segments\":%u,\"step_rows\":%u}",
-                   l->rec->outputs, l->rec->taps, l->rec->channels, planes, q->bits, q->segments, q->rows);
+            printf(",\"outputs\":%u,\"taps\":%u,\"channels\":%u,\"planes\":\"%s\",", l->rec->outputs, l->rec->taps,
+                   l->rec->channels, planes);
+            printf("\"abits\":%u,\"segments\":%u,\"step_rows\":%u}", q->bits, q->segments, q->rows);
         } else {
             char inputs[32];
             snprintf(inputs, sizeof inputs, "%ux%u", l->rec->taps, l->rec->channels);

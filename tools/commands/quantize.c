@@ -10,7 +10,7 @@ typedef struct settings {
     bb_quantize_options quantize;
     bb_calibration_options calibration;
     uint32_t layers, range;
-    bool guidance_given, quiet;
+    bool guidance_given, quiet, json;
 } settings;
 
 static bb_status quantize(const settings *s, bb_host *h, uint8_t **bytes, size_t *size, bb_error *err)
@@ -24,6 +24,7 @@ static bb_status quantize(const settings *s, bb_host *h, uint8_t **bytes, size_t
     cal_opt.par = opt.par = h->par;
     cal_opt.quiet = opt.quiet = s->quiet;
     opt.seed = cal_opt.seed;
+    if (!cal_opt.steps) cal_opt.steps = bb_host_steps(h);
     if (!s->guidance_given) cal_opt.guidance = bb_host_guidance(h);
     bb_status status = bb_calibrate(&cal, h->model, &cal_opt, err);
     if (status == BB_OK) status = bb_quantize(h->model, &cal, &opt, bytes, size, err);
@@ -35,18 +36,22 @@ static int run(const bb_command *c, int argc, char **argv)
 {
     const char *path;
     char command[1024];
-    settings s = {.quantize = {.wbits = 4, .abits = 8}, .calibration = {.images = 16, .steps = 20, .seed = 1}};
+    settings s = {.quantize = {.wbits = 4, .abits = 8}, .calibration = {.images = 16, .seed = 1}};
     const bb_option options[] = {
         {"-o", BB_OPTION_STRING, &s.out, "OUT", "file to write", 0, 0, NULL},
         {"--wbits", BB_OPTION_U32, &s.quantize.wbits, "N", "bits of a weight (default 4)", 1, 8, NULL},
         {"--abits", BB_OPTION_U32, &s.quantize.abits, "N", "bits of an activation (default 8)", 4, 8, NULL},
-        {"--layers", BB_OPTION_CHOICE, &s.layers, "default|all-low", "default keeps 1x1 shortcuts at 8 bits", 0, 0, NULL},
+        {"--layers", BB_OPTION_CHOICE, &s.layers, "default|all-low", "default keeps 1x1 shortcuts at 8 bits", 0, 0,
+         NULL},
         {"--range", BB_OPTION_CHOICE, &s.range, "mse|minmax", "how ranges are chosen (default mse)", 0, 0, NULL},
-        {"--images", BB_OPTION_U32, &s.calibration.images, "N", "pictures drawn for calibration (default 16)", 1, 4096, NULL},
-        {"--steps", BB_OPTION_U32, &s.calibration.steps, "N", "steps of each (default 20)", 1, BB_MAX_STEP_ROWS, NULL},
-        {"--guidance", BB_OPTION_FLOAT, &s.calibration.guidance, "G", "guidance of each (default 2 with a null class)", 0, 100,
-         &s.guidance_given},
+        {"--images", BB_OPTION_U32, &s.calibration.images, "N", "pictures drawn for calibration (default 16)", 1, 4096,
+         NULL},
+        {"--steps", BB_OPTION_U32, &s.calibration.steps, "N", "steps of each (default 20, or all there are)", 1,
+         BB_MAX_STEP_ROWS, NULL},
+        {"--guidance", BB_OPTION_FLOAT, &s.calibration.guidance, "G", "guidance of each (default 2 with a null class)",
+         0.001, 100, &s.guidance_given},
         {"--seed", BB_OPTION_U64, &s.calibration.seed, "N", "seed of the first one (default 1)", 0, 0, NULL},
+        {"--json", BB_OPTION_FLAG, &s.json, NULL, "print one JSON object", 0, 0, NULL},
         {"--quiet", BB_OPTION_FLAG, &s.quiet, NULL, "no progress lines", 0, 0, NULL},
         BB_CHECKPOINT_OPTIONS(s.host),
         BB_HOST_OPTIONS(s.host),
@@ -62,10 +67,11 @@ static int run(const bb_command *c, int argc, char **argv)
     s.quantize.command = command;
     s.quantize.layers = s.layers ? BB_LAYERS_ALL_LOW : BB_LAYERS_DEFAULT;
     s.quantize.range = s.range ? BB_RANGE_MINMAX : BB_RANGE_MSE;
-    bb_status status = bb_host_open(&h, path, &s.host, &err);
+    bb_status status = bb_file_check_writable(s.out, &err);
+    if (status == BB_OK) status = bb_host_open(&h, path, &s.host, &err);
     if (status == BB_OK) status = quantize(&s, &h, &bytes, &size, &err);
     if (status == BB_OK) status = bb_file_write(s.out, bytes, size, &err);
-    if (status == BB_OK) printf("%s: %zu bytes\n", s.out, size);
+    if (status == BB_OK) bb_cli_print_made(s.out, size, s.json);
     free(bytes);
     bb_host_close(&h);
     return status < 0 ? bb_cli_fail(&err) : BB_EXIT_OK;

@@ -16,7 +16,7 @@ typedef struct job {
     bb_st_out out[MAX_TENSORS];
     char *names[MAX_TENSORS];
     uint32_t n_out;
-    bool out_of_memory;
+    bool out_of_memory, json;
 } job;
 
 /* NHWC → NCHW (or [n, c] where there is one pixel); the result is malloc'd. */
@@ -42,7 +42,8 @@ static void add_output(job *j, const char *prefix, const char *name, const float
         j->out_of_memory = true;
         return;
     }
-    bb_st_out o = {.name = copy, .rank = s[1] == 1 && s[2] == 1 ? 2 : 4, .shape = {s[0], s[3], s[1], s[2]}, .data = data};
+    bb_st_out o = {.name = copy, .rank = s[1] == 1 && s[2] == 1 ? 2 : 4, .shape = {s[0], s[3], s[1], s[2]},
+                   .data = data};
     j->names[j->n_out] = copy;
     j->out[j->n_out++] = o;
 }
@@ -67,8 +68,11 @@ static bb_status open_session(job *j, const bb_safetensors *in, bb_error *err)
 {
     const bb_st_tensor *x = bb_safetensors_find(in, "in.sample");
     if (!x || x->rank != 4)
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: no tensor in.sample of shape [batch, channels, height, width]", j->in_path);
-    if (x->shape[1] != j->host.model->pack.info.channels || !x->count || x->count > (1u << 28))
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: no tensor in.sample of shape [batch, channels, height, width]",
+                       j->in_path);
+    if (!x->count || x->count > (1u << 28))
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: in.sample is empty or too large", j->in_path);
+    if (x->shape[1] != j->host.model->pack.info.channels)
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: in.sample must have %u channels", j->in_path,
                        j->host.model->pack.info.channels);
     bb_request req = {.size_of = sizeof req, .batch = (uint32_t)x->shape[0], .height = (uint32_t)x->shape[2],
@@ -105,16 +109,43 @@ static bb_status give_input(job *j, const bb_safetensors *in, const char *name, 
     bb_status status = x ? bb_input(j->host.session, name, x, count) : BB_ERR_SPACE;
     free(raw);
     free(x);
-    if (status == BB_ERR_LABEL) return bb_fail(err, status, "%s: %s: a class is out of range", j->in_path, full);
+    if (status == BB_ERR_LABEL)
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: %s: classes are whole numbers from 0 to %u", j->in_path, full,
+                       j->host.model->pack.info.classes - 1);
     if (status < 0)
         return bb_fail(err, status, "%s: %s: expected %z values, found %z", j->in_path, full,
                        bb_shape_size(shapes[value]), t->count);
     return BB_OK;
 }
 
+static void drop_repeated_taps(bb_list *taps)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < taps->n; i++) {
+        bool seen = false;
+        for (uint32_t k = 0; k < kept; k++) seen = seen || strcmp(taps->item[k], taps->item[i]) == 0;
+        if (!seen) taps->item[kept++] = taps->item[i];
+    }
+    taps->n = kept;
+}
+
+/* A misspelt input would otherwise be ignored in silence. */
+static bb_status check_names(const job *j, const bb_safetensors *in, bb_error *err)
+{
+    const bb_graph *g = &j->host.model->pack.graph;
+    for (size_t i = 0; i < in->n; i++) {
+        const char *name = in->tensors[i].name;
+        if (strncmp(name, "in.", 3) == 0 && bb_graph_find_input(g, name + 3) == BB_NONE)
+            return bb_fail(err, BB_ERR_ARGUMENT, "%s: the model has no input for tensor %s", j->in_path, name);
+    }
+    return BB_OK;
+}
+
 static bb_status compute(job *j, const bb_safetensors *in, bb_error *err)
 {
     const bb_graph *g = &j->host.model->pack.graph;
+    drop_repeated_taps(&j->taps);
+    BB_TRY(check_names(j, in, err));
     BB_TRY(open_session(j, in, err));
     BB_TRY(bb_begin(j->host.session, NULL, NULL));
     for (uint32_t i = 0; i < g->n_inputs; i++)
@@ -130,8 +161,8 @@ static bb_status compute(job *j, const bb_safetensors *in, bb_error *err)
     }
     for (uint32_t i = 0; i < j->taps.n; i++)
         if (!j->tapped[i])
-            return bb_fail(err, BB_ERR_OPTION, "--tap %s: the model has no such module (bitbrush info --json lists them)",
-                           j->taps.item[i]);
+            return bb_fail(err, BB_ERR_OPTION, "--tap %s: the model has no such module (bitbrush info --json lists "
+                           "them)", j->taps.item[i]);
     return j->out_of_memory ? bb_fail(err, BB_ERR_SPACE, "out of memory for the outputs") : BB_OK;
 }
 
@@ -140,6 +171,7 @@ static bb_status run_job(job *j, const char *model, const bb_host_options *opt, 
     bb_safetensors in;
     uint8_t *bytes = NULL;
     size_t size = 0;
+    BB_TRY(bb_file_check_writable(j->out_path, err));
     BB_TRY(bb_host_open(&j->host, model, opt, err));
     BB_TRY(bb_safetensors_open(&in, j->in_path, err));
     bb_status status = compute(j, &in, err);
@@ -150,15 +182,34 @@ static bb_status run_job(job *j, const char *model, const bb_host_options *opt, 
     return status;
 }
 
+static void report(const job *j)
+{
+    const char *kernels = bb_model_kernels(j->host.model);
+    if (!j->json) {
+        printf("%s: %u tensors, kernels %s\n", j->out_path, j->n_out, kernels);
+        return;
+    }
+    printf("{\"out\":");
+    bb_cli_print_json(j->out_path);
+    printf(",\"tensors\":[");
+    for (uint32_t i = 0; i < j->n_out; i++) {
+        if (i) putchar(',');
+        bb_cli_print_json(j->names[i]);
+    }
+    printf("],\"kernels\":\"%s\"}\n", kernels);
+}
+
 static int run(const bb_command *c, int argc, char **argv)
 {
     static job j;
     const char *model;
     bb_host_options host = {0};
     const bb_option options[] = {
-        {"--in", BB_OPTION_STRING, &j.in_path, "FILE", "safetensors with in.sample, in.timestep, in.class_labels", 0, 0, NULL},
+        {"--in", BB_OPTION_STRING, &j.in_path, "FILE", "safetensors with in.sample, in.timestep, in.class_labels", 0, 0,
+         NULL},
         {"--out", BB_OPTION_STRING, &j.out_path, "FILE", "safetensors to write: out.sample, act.PATH", 0, 0, NULL},
         {"--tap", BB_OPTION_LIST, &j.taps, "PATH", "also write this module's output (may be repeated)", 0, 0, NULL},
+        {"--json", BB_OPTION_FLAG, &j.json, NULL, "print one JSON object", 0, 0, NULL},
         BB_CHECKPOINT_OPTIONS(host),
         BB_HOST_OPTIONS(host),
     };
@@ -167,7 +218,7 @@ static int run(const bb_command *c, int argc, char **argv)
     if (!bb_cli_parse(c, options, BB_COUNT(options), argc, argv, &model, 1, &code)) return code;
     if (!j.in_path || !j.out_path) return bb_cli_usage_error(c, "--in FILE and --out FILE are needed");
     bb_status status = run_job(&j, model, &host, &err);
-    if (status == BB_OK) printf("%s: %u tensors, kernels %s\n", j.out_path, j.n_out, bb_model_kernels(j.host.model));
+    if (status == BB_OK) report(&j);
     for (uint32_t i = 0; i < j.n_out; i++) {
         free(j.names[i]);
         free((void *)(uintptr_t)j.out[i].data);

@@ -7,6 +7,7 @@
 #include "import/scheduler.h"
 #include "import/sha256.h"
 #include "import/unet2d.h"
+#include "make.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -218,17 +219,11 @@ static bb_status write_pack(import *im, uint8_t **out, size_t *out_size)
     bb_pack_out p = {.graph = &im->builder.graph, .refs = im->refs, .tensors = im->tensors, .n_tensors = im->n_tensors,
                      .f32 = im->pool, .n_f32 = (uint32_t)im->n_pool, .schedule = &im->schedule, .meta = meta,
                      .n_meta = n};
-    p.info = (bb_info){.size_of = sizeof p.info, .width = im->facts.width, .height = im->facts.height,
+    p.info = (bb_info){.width = im->facts.width, .height = im->facts.height,
                        .channels = im->facts.channels, .classes = im->facts.classes,
                        .null_label = im->labels.null_label, .train_steps = im->schedule.train_steps,
                        .bits_milli = im->opt->dtype == BB_F16 ? 16000 : 32000};
-    uint64_t size = bb_pack_write_size(&p), room = (size + BB_ALIGNMENT - 1) / BB_ALIGNMENT * BB_ALIGNMENT;
-    uint8_t *bytes = room <= SIZE_MAX ? aligned_alloc(BB_ALIGNMENT, (size_t)room) : NULL;
-    if (!bytes) return out_of_memory(im);
-    bb_pack_write(&p, bytes);
-    *out = bytes;
-    *out_size = (size_t)size;
-    return BB_OK;
+    return bb_make_file(&p, out, out_size, im->err);
 }
 
 static bb_status run(import *im, uint8_t **out, size_t *out_size)

@@ -33,7 +33,8 @@ static bb_status read_null(const bb_json *j, const char *path, uint32_t classes,
     int64_t v;
     *out = -1;
     if (tok == BB_JSON_NONE || bb_json_is_null(j, tok)) return BB_OK;
-    if (!bb_json_i64(j, tok, &v)) return bb_fail(err, BB_ERR_LABEL, "%s: \"null\" must be the number of a class", path);
+    if (!bb_json_i64(j, tok, &v))
+        return bb_fail(err, BB_ERR_CORRUPT, "%s: \"null\" must be the number of a class", path);
     char where[512];
     bb_format(where, sizeof where, "%s: \"null\"", path);
     BB_TRY(check_null(v, classes, where, err));
@@ -45,7 +46,7 @@ static bb_status read_null(const bb_json *j, const char *path, uint32_t classes,
 static bb_status read_names(bb_labels *out, const bb_json *j, const char *path, size_t file_size, bb_error *err)
 {
     uint32_t list = bb_json_member(j, 0, "names");
-    if (!bb_json_is_array(j, list)) return bb_fail(err, BB_ERR_LABEL, "%s: has no list \"names\"", path);
+    if (!bb_json_is_array(j, list)) return bb_fail(err, BB_ERR_CORRUPT, "%s: has no list \"names\"", path);
     char *p = out->names = malloc(file_size + 3); /* never longer than the file */
     if (!p) return bb_fail(err, BB_ERR_SPACE, "%s: out of memory", path);
     *p++ = '[';
@@ -53,7 +54,7 @@ static bb_status read_names(bb_labels *out, const bb_json *j, const char *path, 
         size_t n = 0;
         const char *raw = bb_json_raw(j, e, &n);
         if (!bb_json_is_string(j, e) || !raw) {
-            return bb_fail(err, BB_ERR_LABEL, "%s: every entry of \"names\" must be a string", path);
+            return bb_fail(err, BB_ERR_CORRUPT, "%s: every entry of \"names\" must be a string", path);
         }
         if (p[-1] != '[') *p++ = ',';
         *p++ = '"';
@@ -72,7 +73,7 @@ static bb_status read_file(bb_labels *out, const bb_json *j, const char *path, s
         char name[64] = "?";
         if (bb_json_equals(j, key, "null") || bb_json_equals(j, key, "names")) continue;
         bb_json_string(j, key, name, sizeof name);
-        return bb_fail(err, BB_ERR_LABEL, "%s: unknown field \"%s\"; known are null and names", path, name);
+        return bb_fail(err, BB_ERR_CORRUPT, "%s: unknown field \"%s\"; known are null and names", path, name);
     }
     int32_t own;
     BB_TRY(read_null(j, path, classes, &own, err));
@@ -82,7 +83,7 @@ static bb_status read_file(bb_labels *out, const bb_json *j, const char *path, s
     uint32_t names = bb_json_size(j, bb_json_member(j, 0, "names"));
     bool null_is_last = own == (int32_t)classes - 1 || out->null_label == (int32_t)classes - 1;
     if (names == classes || (null_is_last && names == classes - 1)) return BB_OK;
-    return bb_fail(err, BB_ERR_LABEL, "%s: %u names for %u classes; there must be one per class, "
+    return bb_fail(err, BB_ERR_CORRUPT, "%s: %u names for %u classes; there must be one per class, "
                    "and only a null class that is the last may go without", path, names, classes);
 }
 

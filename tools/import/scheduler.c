@@ -9,7 +9,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define MAX_TRAIN_STEPS 100000u
+#define MAX_TRAIN_STEPS 65536u /* the packed file's limit (core/FORMAT.md) */
+#define MAX_STEPS_OFFSET 1000u
 
 enum { BETA_LINEAR, BETA_SCALED_LINEAR, BETA_COSINE, BETA_SIGMOID };
 
@@ -109,7 +110,8 @@ static void read_fields(bb_config *c, bb_schedule *s, beta_config *b)
     s->prediction = bb_config_choice(c, "prediction_type", predictions);
     s->spacing = bb_config_choice(c, "timestep_spacing", spacings);
     s->variance = bb_config_choice(c, "variance_type", variances);
-    s->steps_offset = (int32_t)bb_config_u32(c, "steps_offset", 0, 0, s->train_steps - 1);
+    uint32_t offset_limit = s->train_steps - 1 < MAX_STEPS_OFFSET ? s->train_steps - 1 : MAX_STEPS_OFFSET;
+    s->steps_offset = (int32_t)bb_config_u32(c, "steps_offset", 0, 0, offset_limit);
     s->set_alpha_to_one = bb_config_bool(c, "set_alpha_to_one", true);
     s->clip_sample = bb_config_bool(c, "clip_sample", true);
     s->clip_sample_range = (float)bb_config_number(c, "clip_sample_range", 1);

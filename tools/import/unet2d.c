@@ -16,6 +16,7 @@
 
 #define MAX_BLOCKS 8
 #define MAX_LAYERS 8
+#define MAX_PICTURE_CHANNELS 64u /* the packed file's limit (core/FORMAT.md) */
 #define MAX_SKIPS (1 + MAX_BLOCKS * (MAX_LAYERS + 1))
 
 typedef struct unet {
@@ -44,7 +45,9 @@ static void read_size(unet *u, bb_config *c)
     u->height = size[0];
     u->width = n == 2 ? size[1] : size[0];
     uint32_t multiple = 1u << (u->blocks ? u->blocks - 1 : 0);
-    if (!u->height || u->height % multiple || u->width % multiple) {
+    if (!u->height || !u->width) {
+        bb_config_refuse(c, "sample_size", "is missing: give the picture's size in pixels");
+    } else if (u->height % multiple || u->width % multiple) {
         char what[96];
         bb_format(what, sizeof what, "must be a multiple of %u pixels, one halving per block but the last", multiple);
         bb_config_refuse(c, "sample_size", what);
@@ -69,11 +72,11 @@ static void read_config(unet *u, bb_config *c)
 {
     static const char *const only_positional[] = {"positional", NULL}, *const only_silu[] = {"silu", "swish", NULL};
     static const char *const time_shifts[] = {"default", "scale_shift", NULL}, *const only_conv[] = {"conv", NULL};
-    static const char *const no_class_type[] = {NULL};
+    static const char *const no_class_type[] = {NULL}, *const middles[] = {"UNetMidBlock2D", NULL};
     read_blocks(u, c);
     read_size(u, c);
-    u->in_channels = bb_config_u32(c, "in_channels", 3, 1, 1024);
-    u->out_channels = bb_config_u32(c, "out_channels", 3, 1, 1024);
+    u->in_channels = bb_config_u32(c, "in_channels", 3, 1, MAX_PICTURE_CHANNELS);
+    u->out_channels = bb_config_u32(c, "out_channels", 3, 1, 2 * MAX_PICTURE_CHANNELS);
     u->center = bb_config_bool(c, "center_input_sample", false);
     bb_config_choice(c, "time_embedding_type", only_positional);
     u->freq_shift = (float)bb_config_number(c, "freq_shift", 0);
@@ -83,6 +86,7 @@ static void read_config(unet *u, bb_config *c)
     bb_config_choice(c, "downsample_type", only_conv);
     bb_config_choice(c, "upsample_type", only_conv);
     bb_config_choice(c, "act_fn", only_silu);
+    bb_config_choice(c, "mid_block_type", middles); /* diffusers 0.29 and later write it */
     bool has_head = bb_json_member(c->json, c->object, "attention_head_dim") != BB_JSON_NONE;
     u->head_width = bb_config_u32(c, "attention_head_dim", has_head ? 0 : 8, 1, 65536); /* null: 0; absent: 8 */
     u->groups = bb_config_u32(c, "norm_num_groups", 32, 1, 65536);

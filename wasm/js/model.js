@@ -177,8 +177,8 @@ export function complete(draw, info) {
     refuse(`label ${label} is not one of 0 to ${info.classes - 1}`);
   if (!(Number.isInteger(steps) && steps >= 1 && steps <= info.trainSteps))
     refuse(`steps ${steps} is not one of 1 to ${info.trainSteps}`);
-  if (!(typeof guidance === 'number' && Number.isFinite(guidance)))
-    refuse(`guidance ${guidance} is not a number`);
+  if (!(typeof guidance === 'number' && Number.isFinite(guidance) && guidance > 0))
+    refuse(`guidance ${guidance} is not a number above 0 (1 is none)`);
   if (!(typeof eta === 'number' && eta >= 0 && eta <= 1)) refuse(`eta ${eta} is not between 0 and 1`);
   if (!['default', 'ddim', 'ddpm'].includes(sampler))
     refuse(`sampler ${sampler} is not one of default, ddim, ddpm`);
