@@ -124,7 +124,7 @@ static void test_truncation(const tiny *t, size_t n)
     bb_status status = bb_probe(t->m.blob, n, scratch, BB_PROBE_SCRATCH(n), &whole, &err);
     CHECK(status == BB_OK && whole.blob_bytes == n && whole.head_bytes == 8 + header, "probe: %s", err.text);
     void *mem = malloc((size_t)whole.model_bytes);
-    /* Every length inside the header and just behind it; then the header is parsed each time, so fewer, at odd places. */
+    /* Every length inside the header and just behind it; then, as the header is parsed each time, every 13th. */
     for (size_t cut = 0; cut < n; cut += cut < 8 + header + 200 ? 1 : 13) {
         bb_info info = {0};
         bb_model *model;
@@ -146,8 +146,8 @@ static void test_truncation(const tiny *t, size_t n)
 
 /* ---- single bytes ---- */
 
-/* Every byte of header, graph and records, each 11th of the vectors and pools; a load succeeds where nothing that counts
- * was hit, and then a step must run to some end: for every 8th of them, which bounds the time. */
+/* Every byte of header, graph and records, each 11th of the vectors and pools; a load succeeds where nothing that
+ * counts was hit, and then a step must run to some end: for every 8th of them, which bounds the time. */
 static void test_bytes(const tiny *t, size_t n)
 {
     uint64_t header, drawn = 0;

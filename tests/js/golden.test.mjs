@@ -1,6 +1,6 @@
 /**
- * The committed pictures: every kernel set and thread count natively, and WebAssembly, draw the bytes whose hash stands in
- * tests/golden.json. `node tests/golden-update.mjs` rewrites the hashes, for a commit of its own.
+ * The committed pictures: every kernel set and thread count natively, and WebAssembly, draw the bytes whose hash stands
+ * in tests/golden.json. `node tests/golden-update.mjs` rewrites the hashes, for a commit of its own.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
- * Computes the graph of a file that reader.mjs has read: quantized layers in exact integers and single f32 roundings, as
- * core/FORMAT.md §6 and §7 state them; everything else in double precision, rounded to f32 once at the end of each op.
+ * Computes the graph of a file that reader.mjs has read: quantized layers in exact integers and single f32 roundings,
+ * as core/FORMAT.md §6 and §7 state them; everything else in double precision, rounded to f32 once at the end of each op.
  *
  * Each value comes with a bound `e` of how far another right reader's f32 value may be off, element by element. With
  * u = 2^−24, n operations rounded one after the other are off by at most n·u relative (higher orders are covered by
@@ -247,7 +247,8 @@ function attention(q, k, v, { heads, scale }) {
           }
           const i = (item * h * w + t) * C + head * d + c;
           y.x[i] = sum;
-          y.e[i] = known ? (2 * relative + (2 * keys + 8) * u) * size + u * Math.abs(sum) : NaN; // not needed, so not derived
+          // with inexact inputs not needed, so not derived
+          y.e[i] = known ? (2 * relative + (2 * keys + 8) * u) * size + u * Math.abs(sum) : NaN;
         }
       }
   return y;
@@ -274,7 +275,9 @@ const ops = {
         b.x.length === a.x.length
           ? i
           : Math.floor(i / (a.shape[1] * a.shape[2] * a.shape[3])) * a.shape[3] + (i % a.shape[3]);
-      return [a.x[i] + b.x[k], a.e[i] + b.e[k] && a.e[i] + b.e[k] + u * Math.abs(a.x[i] + b.x[k])]; // one rounding, the same here and there
+      const y = a.x[i] + b.x[k],
+        input = a.e[i] + b.e[k];
+      return [y, input && input + u * Math.abs(y)]; // one rounding, the same here and there
     }),
   concat: (op, parts) => {
     const widths = parts.map(p => p.shape[3]),

@@ -1,6 +1,6 @@
 /**
- * A second reader of the packed file, written from core/FORMAT.md alone and following its sections. Slow and plain: it is
- * here to be right, and to show that the text is enough. reader-run.mjs computes with what this returns.
+ * A second reader of the packed file, written from core/FORMAT.md alone and following its sections. Slow and plain: it
+ * is here to be right, and to show that the text is enough. reader-run.mjs computes with what this returns.
  */
 import { demand, numbers, Refused, safetensors, SIZES } from './safetensors.mjs';
 

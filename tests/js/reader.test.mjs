@@ -37,7 +37,7 @@ function transpose(x, n, a, b) {
   return y;
 }
 
-/** `bitbrush run`: path → value in [n][h][w][c], and the output under 'out'. The tool takes at most 60 paths at once. */
+/** `bitbrush run`: path → value in [n][h][w][c], and the output under 'out'. The tool takes 64 paths at once. */
 function native(model, inputs, paths, ...options) {
   const folder = mkdtempSync(join(tmpdir(), 'bitbrush-reader-')),
     found = new Map();
@@ -162,8 +162,8 @@ for (const { name, path } of wanted) {
   });
 
   /* Nothing borrowed. One f32 rounding can flip a code, and with it everything below, so the bound is measured: the
-   * reader's own graph with each float value disturbed by up to ±DISTURBANCE, whose rms (a √3rd) the test above shows to
-   * be more than native rounding. The native output may be as far off as the worst of the disturbed runs, doubled for
+   * reader's own graph with each float value disturbed by up to ±DISTURBANCE, whose rms (a √3rd) the test above shows
+   * to be more than native rounding. The native output may be as far off as the worst of the disturbed runs, doubled for
    * the luck of so few draws. */
   test(`${name}: the whole graph`, t => {
     const inputs = request(model, 100, runs[0].slice(0, name === 'tiny' ? 3 : 1));
@@ -187,7 +187,7 @@ for (const { name, path } of wanted) {
     const off = far(mine, theirs),
       size = rms(mine.x);
     t.diagnostic(
-      `off by ${off.toExponential(2)}, disturbed runs by ${disturbed.map(d => d.toExponential(2))}, size ${size.toFixed(2)}`,
+      `off by ${off.toExponential(2)}, disturbed runs ${disturbed.map(d => d.toExponential(2))}, size ${size.toFixed(2)}`,
     );
     assert.ok(size > 0.1 && Math.max(...disturbed) < 0.1 * size, 'the comparison means something');
     assert.ok(off <= 2 * Math.max(...disturbed), `off by ${off}`);
