@@ -36,7 +36,7 @@ static int run(const bb_command *c, int argc, char **argv)
 {
     const char *path;
     char command[1024];
-    settings s = {.quantize = {.wbits = 4, .abits = 8}, .calibration = {.images = 16, .seed = 1}};
+    settings s = {.quantize = {.wbits = 4, .abits = 8}, .calibration = {.images = 16, .seed = 1000000}};
     const bb_option options[] = {
         {"-o", BB_OPTION_STRING, &s.out, "OUT", "file to write", 0, 0, NULL},
         {"--wbits", BB_OPTION_U32, &s.quantize.wbits, "N", "bits of a weight (default 4)", 1, 8, NULL},
@@ -50,7 +50,7 @@ static int run(const bb_command *c, int argc, char **argv)
          BB_MAX_STEP_ROWS, NULL},
         {"--guidance", BB_OPTION_FLOAT, &s.calibration.guidance, "G", "guidance of each (default 2 with a null class)",
          0.001, 100, &s.guidance_given},
-        {"--seed", BB_OPTION_U64, &s.calibration.seed, "N", "seed of the first one (default 1)", 0, 0, NULL},
+        {"--seed", BB_OPTION_U64, &s.calibration.seed, "N", "seed of the first one (default 1000000)", 0, 0, NULL},
         {"--json", BB_OPTION_FLAG, &s.json, NULL, "print one JSON object", 0, 0, NULL},
         {"--quiet", BB_OPTION_FLAG, &s.quiet, NULL, "no progress lines", 0, 0, NULL},
         BB_CHECKPOINT_OPTIONS(s.host),
