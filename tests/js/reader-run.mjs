@@ -1,6 +1,6 @@
 /**
  * Computes the graph of a file that reader.mjs has read: quantized layers in exact integers and single f32 roundings,
- * as core/FORMAT.md §6 and §7 state them; everything else in double precision, rounded to f32 once at the end of each op.
+ * as core/FORMAT.md §6 and §7 state them; everything else in double precision, rounded to f32 at the end of each op.
  *
  * Each value comes with a bound `e` of how far another right reader's f32 value may be off, element by element. With
  * u = 2^−24, n operations rounded one after the other are off by at most n·u relative (higher orders are covered by

@@ -162,7 +162,7 @@ for (const { name, path } of wanted) {
   });
 
   /* Nothing borrowed. One f32 rounding can flip a code, and with it everything below, so the bound is measured: the
-   * reader's own graph with each float value disturbed by up to ±DISTURBANCE, whose rms (a √3rd) the test above shows
+   * reader's own graph with each float value off by up to ±DISTURBANCE, whose rms (a √3rd) the test above shows
    * to be more than native rounding. The native output may be as far off as the worst of the disturbed runs, doubled for
    * the luck of so few draws. */
   test(`${name}: the whole graph`, t => {
@@ -187,7 +187,7 @@ for (const { name, path } of wanted) {
     const off = far(mine, theirs),
       size = rms(mine.x);
     t.diagnostic(
-      `off by ${off.toExponential(2)}, disturbed runs ${disturbed.map(d => d.toExponential(2))}, size ${size.toFixed(2)}`,
+      `off by ${off.toExponential(2)}, disturbed ${disturbed.map(d => d.toExponential(2))}, size ${size.toFixed(2)}`,
     );
     assert.ok(size > 0.1 && Math.max(...disturbed) < 0.1 * size, 'the comparison means something');
     assert.ok(off <= 2 * Math.max(...disturbed), `off by ${off}`);
