@@ -33,7 +33,8 @@ static void compare(const test_case *t, const bb_session *s, int i, const char *
     const quantizer *q = &t->quantizers[l->quantizer];
     const float *y = NULL;
     uint32_t shape[4] = {0};
-    int oh = (t->h + l->top + l->bottom - l->kh) / l->stride + 1, ow = (t->w + l->left + l->right - l->kw) / l->stride + 1;
+    int oh = (t->h + l->top + l->bottom - l->kh) / l->stride + 1;
+    int ow = (t->w + l->left + l->right - l->kw) / l->stride + 1;
     bb_status status = bb_output(s, names[i], &y, shape);
     bool fits = status == BB_OK && shape[0] == BATCH && shape[1] == (uint32_t)oh && shape[2] == (uint32_t)ow &&
                 shape[3] == (uint32_t)l->n;

@@ -34,7 +34,8 @@ static uint32_t mm_string(memmodel *m, const char *text)
     return at;
 }
 
-static void mm_start(memmodel *m, uint32_t width, uint32_t height, uint32_t channels, uint32_t classes, int32_t null_label)
+static void mm_start(memmodel *m, uint32_t width, uint32_t height, uint32_t channels, uint32_t classes,
+                     int32_t null_label)
 {
     memset(m, 0, sizeof *m);
     m->graph.name = mm_string(m, "denoiser");
@@ -75,7 +76,8 @@ static bb_op *mm_op(memmodel *m, uint32_t kind, uint32_t in0, uint32_t in1, uint
     return op;
 }
 
-static uint32_t mm_slot(memmodel *m, const char *name, uint32_t rank, const uint32_t *dim, uint32_t store, uint32_t index)
+static uint32_t mm_slot(memmodel *m, const char *name, uint32_t rank, const uint32_t *dim, uint32_t store,
+                        uint32_t index)
 {
     bb_weight_slot *s = &m->slots[m->graph.n_weights];
     *s = (bb_weight_slot){.name = mm_string(m, name), .rank = rank};
@@ -93,7 +95,8 @@ static uint32_t mm_vector(memmodel *m, const char *name, const float *data, uint
 }
 
 /* data stays the caller's until mm_open; tensors must be added in slot order. */
-static void mm_tensor(memmodel *m, const char *name, uint32_t dtype, uint32_t rank, const uint32_t *shape, const void *data)
+static void mm_tensor(memmodel *m, const char *name, uint32_t dtype, uint32_t rank, const uint32_t *shape,
+                      const void *data)
 {
     bb_tensor_out *t = &m->tensors[m->out.n_tensors++];
     *t = (bb_tensor_out){.name = name, .dtype = dtype, .rank = rank, .data = data};

@@ -39,7 +39,11 @@ void *__wrap_calloc(size_t n, size_t each) { count("calloc"); return __real_call
 void *__wrap_realloc(void *p, size_t n) { count("realloc"); return __real_realloc(p, n); }
 void __wrap_free(void *p) { count("free"); __real_free(p); }
 void *__wrap_aligned_alloc(size_t to, size_t n) { count("aligned_alloc"); return __real_aligned_alloc(to, n); }
-int __wrap_posix_memalign(void **p, size_t to, size_t n) { count("posix_memalign"); return __real_posix_memalign(p, to, n); }
+int __wrap_posix_memalign(void **p, size_t to, size_t n)
+{
+    count("posix_memalign");
+    return __real_posix_memalign(p, to, n);
+}
 void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t offset)
 {
     count("mmap");
@@ -96,7 +100,8 @@ static int draw(drawing *d, bb_request *req, bool *ok)
     size_t png_size = 0;
     bb_status status = BB_OK;
     arm();
-    for (uint32_t i = 0; d->info.classes && i < req->batch; i++) bb_condition(d->session, i, &(bb_cond){(int32_t)i % (int32_t)d->info.classes});
+    for (uint32_t i = 0; d->info.classes && i < req->batch; i++)
+        bb_condition(d->session, i, &(bb_cond){(int32_t)(i % d->info.classes)});
     *ok = bb_begin(d->session, seeds, NULL) == BB_OK;
     while (*ok && (status = bb_step(d->session, 7)) >= 0 && status != BB_DONE)
         *ok = bb_preview(d->session, 0, &image) == BB_OK;

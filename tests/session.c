@@ -169,7 +169,8 @@ static void test_fixed_shapes(void)
         if (which == 1) m->inputs[1].shape[0] = (bb_dim){BB_DIM_ONE, 1, 1, 0};
         if (which == 2) m->inputs[0].shape[1] = (bb_dim){BB_DIM_ONE, SIDE, 1, 0};
         bb_status status = mm_open(m, &err);
-        bb_request req = {.size_of = sizeof req, .batch = 40, .steps = 2, .guidance = 1, .height = 2 * SIDE, .width = SIDE};
+        bb_request req = {.size_of = sizeof req, .batch = 40, .steps = 2, .guidance = 1, .height = 2 * SIDE,
+                          .width = SIDE};
         if (status == BB_OK) status = bb_session_size(m->model, &req, &bytes, &err);
         CHECK((status == BB_OK) == (which == 0), "case %d: %s %s", which, bb_strerror(status), err.text);
         mm_close(m);

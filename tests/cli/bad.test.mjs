@@ -45,7 +45,8 @@ test('files that are no model: missing, a folder, empty, text, another safetenso
   const out = folder(), png = join(out, 'x.png'), where = folder();
   const file = (name, data) => { writeFileSync(join(where, name), data); return join(where, name); };
   const cases = [
-    [join(where, 'absent'), /absent/], [where, [/./]], [file('empty', ''), /empty/], [file('seven', '1234567'), /seven/],
+    [join(where, 'absent'), /absent/], [where, [/./]],
+    [file('empty', ''), /empty/], [file('seven', '1234567'), /seven/],
     [file('text', 'This is not a model at all, just a line of text.'), [/text/, /not a bitbrush model/]],
     [file('huge', Buffer.from('ffffffffffffff7f7b7d', 'hex')), /huge/],
     [join(checkpoint, WEIGHTS), [/diffusion_pytorch_model/, /not a bitbrush model/, /quantize/]],
@@ -115,19 +116,23 @@ test('checkpoint configuration: classes and fields that are not supported, by na
   const out = folder(), to = join(out, 'm.safetensors');
   const tryConfig = (name, edit, patterns) =>
     refused(FAILED, patterns, ['import', checkpointWith({ [name]: edit }), '-o', to], out);
-  tryConfig('unet/config.json', c => { c._class_name = 'UNet3DConditionModel'; }, [/UNet3DConditionModel/, /UNet2DModel/]);
+  tryConfig('unet/config.json', c => { c._class_name = 'UNet3DConditionModel'; },
+    [/UNet3DConditionModel/, /UNet2DModel/]);
   tryConfig('unet/config.json', c => { c.future_field = 3; }, /future_field/);
   tryConfig('unet/config.json', c => { c.act_fn = 'mish'; }, /act_fn|mish/);
   tryConfig('unet/config.json', c => { c.down_block_types[1] = 'WarpBlock2D'; }, /WarpBlock2D/);
   tryConfig('unet/config.json', c => { c.block_out_channels = [32, 64]; }, /block|channels/);
   tryConfig('unet/config.json', c => { c.norm_num_groups = 'sixteen'; }, /norm_num_groups/);
-  tryConfig('scheduler/scheduler_config.json', c => { c._class_name = 'EulerDiscreteScheduler'; }, /EulerDiscreteScheduler/);
+  tryConfig('scheduler/scheduler_config.json', c => { c._class_name = 'EulerDiscreteScheduler'; },
+    /EulerDiscreteScheduler/);
   tryConfig('scheduler/scheduler_config.json', c => { c.beta_schedule = 'wavy'; }, /wavy|beta_schedule/);
   tryConfig('scheduler/scheduler_config.json', c => { c.num_train_timesteps = 0; }, /num_train_timesteps/);
   const broken = checkpointWith();
   writeFileSync(join(broken, 'unet/config.json'), '{"_class_name": "UNet2DModel",');
   refused(FAILED, /config\.json/, ['import', broken, '-o', to], out);
-  const harmless = checkpointWith({ 'unet/config.json': c => { c._private = { a: 1 }; c.some_null = null; c.some_flag = false; } });
+  const harmless = checkpointWith({
+    'unet/config.json': c => { c._private = { a: 1 }; c.some_null = null; c.some_flag = false; },
+  });
   ok('import', harmless, '-o', to);
 });
 
@@ -138,7 +143,8 @@ test('outputs that cannot be written, and what they would have replaced', () => 
   for (const to of ['/nonexistent/x.png', join(out, 'folder'), join(old, 'x.png'), '/proc/x.png'])
     refused(FAILED, new RegExp(to.replaceAll('/', '.')), ['generate', model, '--steps', '1', '-o', to], out);
   refused(FAILED, /nonexistent/, ['import', checkpoint, '-o', '/nonexistent/m'], out);
-  refused(FAILED, /nonexistent/, ['quantize', checkpoint, '--images', '1', '--steps', '1', '-o', '/nonexistent/m'], out);
+  const quick = ['--images', '1', '--steps', '1'];
+  refused(FAILED, /nonexistent/, ['quantize', checkpoint, ...quick, '-o', '/nonexistent/m'], out);
   refused(USAGE, /--label/, ['generate', model, '--label', '99', '-o', old], out);
   if (readFileSync(old, 'utf8') !== 'an older picture') throw new Error('the old file was touched');
   if (process.getuid() !== 0) { // root may write anywhere
@@ -151,8 +157,10 @@ test('outputs that cannot be written, and what they would have replaced', () => 
 test('guidance without a null class; run on tensors that do not fit', () => {
   const out = folder(), bare = join(out, 'bare.safetensors');
   ok('import', checkpoint, '--null-label', 'none', '-o', bare);
-  refused(USAGE, [/guidance/, /null/], ['generate', bare, '--steps', '1', '--guidance', '2', '-o', join(out, 'x.png')], out);
+  refused(USAGE, [/guidance/, /null/],
+    ['generate', bare, '--steps', '1', '--guidance', '2', '-o', join(out, 'x.png')], out);
   refused(FAILED, /absent/, ['run', model, '--in', join(out, 'absent'), '--out', join(out, 'y')], out);
-  refused(FAILED, /sample|label|timestep|tensor/, ['run', model, '--in', join(checkpoint, WEIGHTS), '--out', join(out, 'y')], out);
+  refused(FAILED, /sample|label|timestep|tensor/,
+    ['run', model, '--in', join(checkpoint, WEIGHTS), '--out', join(out, 'y')], out);
   refused(USAGE, /--null-label/, ['import', checkpoint, '--null-label', 'many', '-o', join(out, 'y')], out);
 });

@@ -9,8 +9,10 @@ const request = ['--label', '7', '--seed', '11', '--steps', '3'];
 
 test('one picture is the same on every kernel set and thread count', () => {
   const out = folder(), pngs = [], sets = new Set();
-  for (const options of [['--cpu', 'scalar', '--threads', '1'], ['--cpu', 'avx2'], ['--cpu', 'avx512'], ['--threads', '3'], []]) {
-    const to = join(out, `${pngs.length}.png`), { status, stdout, stderr } = run('generate', model, ...request, ...options, '--json', '-o', to);
+  const ways = [['--cpu', 'scalar', '--threads', '1'], ['--cpu', 'avx2'], ['--cpu', 'avx512'], ['--threads', '3'], []];
+  for (const options of ways) {
+    const to = join(out, `${pngs.length}.png`);
+    const { status, stdout, stderr } = run('generate', model, ...request, ...options, '--json', '-o', to);
     if (status === 2 && options[0] === '--cpu' && options[1] !== 'scalar') { // a CPU without that level says so
       assert.match(stderr, /--cpu/);
       continue;
@@ -26,8 +28,11 @@ test('one picture is the same on every kernel set and thread count', () => {
 
 test('another label, seed, number of steps or guidance is another picture', () => {
   const out = folder(), seen = new Map();
-  for (const change of [[], ['--label', '3'], ['--seed', '12'], ['--steps', '4'], ['--guidance', '1'], ['--sampler', 'ddpm']]) {
-    const to = join(out, 'x.png'), { rgba_fnv1a64: hash } = ok('generate', model, ...request, ...change, '--json', '-o', to);
+  const changes = [[], ...['--label 3', '--seed 12', '--steps 4', '--guidance 1', '--sampler ddpm']
+    .map(words => words.split(' '))];
+  for (const change of changes) {
+    const to = join(out, 'x.png');
+    const { rgba_fnv1a64: hash } = ok('generate', model, ...request, ...change, '--json', '-o', to);
     assert.ok(!seen.has(hash), `${change} draws the same as ${seen.get(hash)}`);
     seen.set(hash, change);
   }
@@ -35,7 +40,8 @@ test('another label, seed, number of steps or guidance is another picture', () =
 
 test('import and quantize give the same file twice; info reads both', () => {
   const out = folder(), options = ['--images', '1', '--steps', '2', '--quiet'];
-  for (const [command, ...args] of [['import', '--dtype', 'f16'], ['quantize', '--wbits', '4', '--abits', '8', ...options]]) {
+  const runs = [['import', '--dtype', 'f16'], ['quantize', '--wbits', '4', '--abits', '8', ...options]];
+  for (const [command, ...args] of runs) {
     const a = join(out, `${command}-a`), b = join(out, `${command}-b`);
     ok(command, checkpoint, ...args, '-o', a);
     ok(command, checkpoint, ...args, ...(command === 'quantize' ? ['--threads', '1'] : []), '-o', b);

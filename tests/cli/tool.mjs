@@ -20,7 +20,8 @@ let folders = 0;
 export const folder = () => mkdtempSync(join(work, `${folders++}-`));
 
 export function run(...args) {
-  const { status, signal, stdout, stderr } = spawnSync(tool, args, { encoding: 'utf8', timeout: 120000, maxBuffer: 1 << 26 });
+  const options = { encoding: 'utf8', timeout: 120000, maxBuffer: 1 << 26 };
+  const { status, signal, stdout, stderr } = spawnSync(tool, args, options);
   return { status, signal, stdout, stderr };
 }
 
@@ -42,7 +43,8 @@ export function refused(code, patterns, args, out) {
   assert.equal(signal, null, what);
   assert.equal(status, code, what);
   assert.equal(stdout, '', what);
-  const lines = stderr.trimEnd().split('\n').filter(line => !/^(calibrating|quantizing|drawing|importing)\b.*: \d+\/\d+, /.test(line));
+  const progress = /^(calibrating|quantizing|drawing|importing)\b.*: \d+\/\d+, /;
+  const lines = stderr.trimEnd().split('\n').filter(line => !progress.test(line));
   assert.equal(lines.length, 1, what);
   assert.match(lines[0], /^bitbrush( \w+)?: ./, what);
   for (const pattern of [].concat(patterns)) assert.match(lines[0], pattern, what);

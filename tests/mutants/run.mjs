@@ -15,7 +15,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const copy = mkdtempSync(join(tmpdir(), 'bitbrush-mutants-'));
 const tree = join(copy, 'tree'), build = join(copy, 'build');
 /* Short runs are enough: a fault that shows in one of 60 random layers is as red as one that shows in all. */
-const args = { contract: ['1', '60'], kernelcheck: ['--seed=1', '--rounds=60'] };
+const short = { contract: ['1', '60'], kernelcheck: ['--seed=1', '--rounds=60'] };
 let passed = 0, failed = 0;
 
 function check(ok, text) {
@@ -25,7 +25,8 @@ function check(ok, text) {
 
 /** The files that git knows of or would take, without models and reference data, which these programs do not read. */
 function copyTree() {
-  const list = execFileSync('git', ['-C', root, 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], { encoding: 'utf8' });
+  const list = execFileSync('git', ['-C', root, 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
+    { encoding: 'utf8' });
   for (const file of list.split('\0')) {
     if (!file || /^(models|tests\/golden|web)\//.test(file)) continue;
     mkdirSync(join(tree, dirname(file)), { recursive: true });
@@ -39,14 +40,15 @@ function copyTree() {
 }
 
 function make(targets) {
-  const run = spawnSync('cmake', ['--build', build, '-j', String(cpus().length), '--target', ...targets.map(t => `test_${t}`)],
-    { encoding: 'utf8' });
+  const args = ['--build', build, '-j', String(cpus().length), '--target', ...targets.map(t => `test_${t}`)];
+  const run = spawnSync('cmake', args, { encoding: 'utf8' });
   return run.status === 0 ? '' : run.stdout + run.stderr;
 }
 
 /** 'green', 'red' (a check failed, or the program trapped), or 'broken' (it did not start, or counted nothing). */
 function colour(program) {
-  const run = spawnSync(join(build, 'tests', `test_${program}`), args[program] ?? [], { encoding: 'utf8', timeout: 60000 });
+  const run = spawnSync(join(build, 'tests', `test_${program}`), short[program] ?? [],
+    { encoding: 'utf8', timeout: 60000 });
   if (run.error && run.error.code !== 'ETIMEDOUT') return 'broken';
   if (run.signal || run.status) return 'red';
   const counts = /^(\d+) passed, (\d+) failed$/m.exec(run.stdout);

@@ -31,7 +31,8 @@ need_build_tools() {
 install_missing() {
     [[ ${#missing[@]} -eq 0 ]] && return
     local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -q)
-    command -v apt-get >/dev/null || die "please install: ${missing[*]} (named as in Debian 12; there is no apt-get here)"
+    command -v apt-get >/dev/null ||
+        die "please install: ${missing[*]} (named as in Debian 12; there is no apt-get here)"
     if [[ $(id -u) != 0 ]]; then
         command -v sudo >/dev/null && sudo -n true 2>/dev/null ||
             die "please install: apt-get install ${missing[*]} (neither root nor sudo without a password here)"
