@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { checkpoint, folder, model, ok, run } from './tool.mjs';
+import { checkpoint, folder, model, ok, repo, run } from './tool.mjs';
 
 const request = ['--label', '7', '--seed', '11', '--steps', '3'];
 
@@ -51,6 +51,13 @@ test('import and quantize give the same file twice; info reads both', () => {
     assert.ok(JSON.stringify(info).includes('32'), 'the size');
   }
 });
+
+for (const wbits of [4, 8])
+  test(`models/fashion-w${wbits}a8.safetensors is what its command makes, byte by byte`, () => {
+    const name = `fashion-w${wbits}a8.safetensors`, to = join(folder(), name);
+    ok('quantize', checkpoint, '-o', to, '--wbits', String(wbits), '--abits', '8');
+    assert.ok(readFileSync(to).equals(readFileSync(join(repo, 'models', name))), 'run the command of models/README.md anew');
+  });
 
 test('help exits with 0 and names every option', () => {
   for (const command of ['import', 'quantize', 'generate', 'eval', 'run', 'info']) {

@@ -20,7 +20,7 @@ let folders = 0;
 export const folder = () => mkdtempSync(join(work, `${folders++}-`));
 
 export function run(...args) {
-  const options = { encoding: 'utf8', timeout: 120000, maxBuffer: 1 << 26 };
+  const options = { encoding: 'utf8', timeout: 600000, maxBuffer: 1 << 26 };
   const { status, signal, stdout, stderr } = spawnSync(tool, args, options);
   return { status, signal, stdout, stderr };
 }
