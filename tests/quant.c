@@ -69,8 +69,9 @@ static void check_activation_grids(void)
         for (uint32_t bits = 4; bits <= 8; bits++) {
             double error[2];
             for (int r = 0; r < 2; r++) {
-                bb_activation_grid g =
-                    bb_activation_grid_fit(low, high, x, N, bits, r ? BB_RANGE_MSE : BB_RANGE_MINMAX);
+                bb_activation_stats stats = {.low = low, .high = high, .sample = x, .n_sample = N, .count = N,
+                                             .tail_low = -INFINITY, .tail_high = INFINITY};
+                bb_activation_grid g = bb_activation_grid_fit(&stats, bits, r ? BB_RANGE_MSE : BB_RANGE_MINMAX);
                 CHECK(g.delta > 0 && g.zero < 1u << bits, "trial %u, %u bits: step %g, zero %u", trial, bits,
                       (double)g.delta, g.zero);
                 error[r] = 0;
@@ -80,10 +81,31 @@ static void check_activation_grids(void)
                     error[r] += pow(x[i] - v * g.delta, 2);
                 }
             }
+            /* Both sum in f64 over f32 codes and steps; they differ by the f32 product δ·v only: 2^-24 of a value that
+             * is up to 128 times the error. */
             CHECK(error[1] <= error[0] * (1 + 1e-3), "trial %u, %u bits: MSE search %g, min-max %g", trial, bits,
-                  error[1], error[0]); /* f32 sums of 2048 terms: 2048·2^-24 = 1.2e-4 relative, twice */
+                  error[1], error[0]);
         }
     }
+}
+
+/* A million values of spread 1, and 128 of ±60 that the sample missed: a search that knows the sample only would cut
+ * them all to a few units. */
+static void check_tails(void)
+{
+    enum { N = 4096, TAIL = 128 };
+    float sample[N], tail[TAIL];
+    bb_normals(sample, N, 3, 0, 0);
+    for (uint32_t i = 0; i < TAIL; i++) tail[i] = i % 2 ? 60 : -60;
+    bb_activation_stats stats = {.low = -60, .high = 60, .sample = sample, .n_sample = N, .count = 1e6,
+                                 .tail_low = -59, .tail_high = 59};
+    bb_activation_grid blind = bb_activation_grid_fit(&stats, 8, BB_RANGE_MSE);
+    stats.tail = tail;
+    stats.n_tail = TAIL;
+    bb_activation_grid seeing = bb_activation_grid_fit(&stats, 8, BB_RANGE_MSE);
+    CHECK(blind.delta * 255 < 30, "without a tail the range is %g", (double)blind.delta * 255);
+    /* 128·(60−s)² + (2s/255)²/12·1e6 is least at s = 60·128/(128 + 4e6/(12·255²)) = 57.7; the search goes by 1 %. */
+    CHECK(fabs(seeing.delta * 255 / 2 - 57.7) < 0.7, "with the tail the range is ±%g", (double)seeing.delta * 255 / 2);
 }
 
 /* A layer of odd sizes: reads every bit back by the format's formula. */
@@ -138,6 +160,7 @@ int main(void)
 {
     check_weight_grids();
     check_activation_grids();
+    check_tails();
     check_planes();
     return check_done();
 }

@@ -64,31 +64,36 @@ static bb_activation_grid activation_grid(float low, float high, uint32_t bits)
     return (bb_activation_grid){delta, (uint8_t)(zero < 0 ? 0 : zero > (int32_t)levels ? (int32_t)levels : zero)};
 }
 
-static float activation_error(const float *x, size_t n, bb_activation_grid g, uint32_t bits)
+static double squared_error(float x, bb_activation_grid g, float low, float high)
 {
-    float inverse = 1 / g.delta, low = -(float)g.zero, high = (float)((1u << bits) - 1) - (float)g.zero, error = 0;
-    for (size_t i = 0; i < n; i++) {
-        float v = x[i] * inverse;
-        v = v > low ? v : low;
-        v = v < high ? v : high;
-        float e = x[i] - g.delta * bb_round_even(v);
-        error += e * e;
-    }
-    return error;
+    float v = x / g.delta;
+    v = v > low ? v : low;
+    v = v < high ? v : high;
+    double e = (double)x - (double)g.delta * bb_round_even(v);
+    return e * e;
 }
 
-bb_activation_grid bb_activation_grid_fit(float low, float high, const float *samples, size_t n, uint32_t bits,
-                                          bb_range range)
+/* Summed over all values seen, as far as the statistics tell. */
+static double activation_error(const bb_activation_stats *s, bb_activation_grid g, uint32_t bits)
 {
-    low = low < 0 ? low : 0;
-    high = high > 0 ? high : 0;
+    float low = -(float)g.zero, high = (float)((1u << bits) - 1) - (float)g.zero;
+    double tail = 0, sample = 0;
+    for (size_t i = 0; i < s->n_tail; i++) tail += squared_error(s->tail[i], g, low, high);
+    for (size_t i = 0; i < s->n_sample; i++)
+        if (s->sample[i] > s->tail_low && s->sample[i] < s->tail_high) sample += squared_error(s->sample[i], g, low, high);
+    return tail + (s->n_sample ? sample * s->count / (double)s->n_sample : 0);
+}
+
+bb_activation_grid bb_activation_grid_fit(const bb_activation_stats *s, uint32_t bits, bb_range range)
+{
+    float low = s->low < 0 ? s->low : 0, high = s->high > 0 ? s->high : 0;
     bb_activation_grid best = activation_grid(low, high, bits);
     if (range == BB_RANGE_MINMAX) return best;
-    float least = activation_error(samples, n, best, bits);
+    double least = activation_error(s, best, bits);
     for (int i = 1; i < SHRINKS; i++) {
         float shrink = 1 - 0.01f * (float)i;
         bb_activation_grid g = activation_grid(low * shrink, high * shrink, bits);
-        float error = activation_error(samples, n, g, bits);
+        double error = activation_error(s, g, bits);
         if (error < least) {
             least = error;
             best = g;

@@ -22,10 +22,18 @@ bb_weight_grid bb_weight_grid_fit(const float *w, size_t n, uint32_t bits, bb_ra
 /* Nearest code, ties to even. */
 BB_INLINE uint8_t bb_weight_code(float w, bb_weight_grid g, uint32_t bits);
 
-/* Activation grid from the extremes and a sample of values (samples may be NULL for MINMAX). The range always
- * contains 0, which is exactly code z. */
-bb_activation_grid bb_activation_grid_fit(float low, float high, const float *samples, size_t n, uint32_t bits,
-                                          bb_range range);
+/* What is known of an activation: its extremes, the most extreme values themselves, and a random sample of all. A
+ * sample alone misses the rare large values, and a range fitted to it cuts them off: isolated wrong pixels. */
+typedef struct bb_activation_stats {
+    float low, high;
+    const float *tail;   size_t n_tail;   /* the lowest and the highest values, each counted once */
+    const float *sample; size_t n_sample; /* stands for `count` values; those among the tail are passed over */
+    float tail_low, tail_high;            /* a value ≤ tail_low or ≥ tail_high belongs to the tail */
+    double count;                         /* values seen */
+} bb_activation_stats;
+
+/* The range always contains 0, which is exactly code z. MINMAX uses low and high only. */
+bb_activation_grid bb_activation_grid_fit(const bb_activation_stats *stats, uint32_t bits, bb_range range);
 
 /* One layer from an unquantized weight, single width class, natural output order. */
 typedef struct bb_quantize_layer_args {

@@ -4,6 +4,7 @@
 #include "progress.h"
 #include "sample/sampler.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 typedef struct collector {
@@ -15,6 +16,24 @@ typedef struct collector {
     uint32_t broken;      /* value that was infinite or NaN; BB_NONE */
 } collector;
 
+/* Keeps the TAIL smallest of all sign·v: replaces the worst kept one, and says what the next must beat. */
+static void keep_tail(float *tail, uint32_t *n, float *bound, float v, float sign)
+{
+    if (*n < BB_CALIBRATION_TAIL) {
+        tail[(*n)++] = v;
+        if (*n < BB_CALIBRATION_TAIL) return;
+    }
+    uint32_t worst = 0;
+    for (uint32_t i = 1; i < *n; i++)
+        if (sign * tail[i] > sign * tail[worst]) worst = i;
+    if (sign * v < sign * tail[worst]) {
+        tail[worst] = v;
+        for (uint32_t i = 0; i < *n; i++)
+            if (sign * tail[i] > sign * tail[worst]) worst = i;
+    }
+    *bound = tail[worst];
+}
+
 /* One segment of a value: extremes over all of it, and a random sample. False if a value is not finite. */
 static bool collect(collector *c, bb_range_stats *s, const float *x, size_t pixels, size_t stride, uint32_t channels)
 {
@@ -25,7 +44,11 @@ static bool collect(collector *c, bb_range_stats *s, const float *x, size_t pixe
             not_finite += v - v;
             s->low = v < s->low ? v : s->low;
             s->high = v > s->high ? v : s->high;
+            if (v < s->bound_low) keep_tail(s->samples + BB_CALIBRATION_SAMPLES, &s->n_low, &s->bound_low, v, 1);
+            if (v > s->bound_high)
+                keep_tail(s->samples + BB_CALIBRATION_SAMPLES + BB_CALIBRATION_TAIL, &s->n_high, &s->bound_high, v, -1);
         }
+    s->count += (double)pixels * channels;
     uint32_t end = s->n + c->quota < BB_CALIBRATION_SAMPLES ? s->n + c->quota : BB_CALIBRATION_SAMPLES;
     while (s->n < end) {
         size_t at = (size_t)(bb_uniform(c->seed, BB_STREAM_TOOLS, c->drawn++) * (double)(pixels * channels));
@@ -69,7 +92,9 @@ static bool add_site(collector *c, const bb_model *m, const bb_shape *shapes, ui
     if (!site->stats) return false;
     c->site_of_op[op] = c->out->n_sites++;
     for (uint32_t i = 0; i < site->rows * site->segments; i++) {
-        site->stats[i].samples = malloc(BB_CALIBRATION_SAMPLES * sizeof(float));
+        site->stats[i].bound_low = INFINITY;
+        site->stats[i].bound_high = -INFINITY;
+        site->stats[i].samples = malloc((BB_CALIBRATION_SAMPLES + 2 * BB_CALIBRATION_TAIL) * sizeof(float));
         if (!site->stats[i].samples) return false;
     }
     return true;
@@ -153,6 +178,18 @@ void bb_calibration_free(bb_calibration *c)
     }
     free(c->sites);
     *c = (bb_calibration){0};
+}
+
+bb_activation_stats bb_calibration_stats(const bb_range_stats *s, float *tail)
+{
+    const float *low = s->samples + BB_CALIBRATION_SAMPLES, *high = low + BB_CALIBRATION_TAIL;
+    bb_activation_stats out = {.low = s->low, .high = s->high, .tail = tail, .sample = s->samples, .n_sample = s->n,
+                               .tail_low = s->bound_low, .tail_high = s->bound_high, .count = s->count};
+    for (uint32_t i = 0; i < s->n_low; i++) tail[out.n_tail++] = low[i];
+    for (uint32_t i = 0; i < s->n_high; i++) tail[out.n_tail++] = high[i];
+    /* So few values that the tails hold them all (twice): then they are the whole story. */
+    if (s->n_low < BB_CALIBRATION_TAIL || s->bound_low >= s->bound_high) out.n_sample = 0;
+    return out;
 }
 
 const bb_site *bb_calibration_site(const bb_calibration *c, uint32_t value)

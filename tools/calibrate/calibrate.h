@@ -3,13 +3,17 @@
 #define BB_TOOLS_CALIBRATE_CALIBRATE_H
 
 #include "api/model.h"
+#include "quant/quant.h"
 
 #define BB_CALIBRATION_SAMPLES 4096u /* values kept per site, step and segment, for the range search */
+#define BB_CALIBRATION_TAIL 64u      /* lowest and highest values kept, each */
 
 typedef struct bb_range_stats {
     float low, high;
-    float *samples; /* [BB_CALIBRATION_SAMPLES] */
-    uint32_t n;
+    float *samples;     /* [BB_CALIBRATION_SAMPLES]; then the tails: [TAIL] lowest, [TAIL] highest */
+    uint32_t n, n_low, n_high;
+    float bound_low, bound_high; /* largest of the lowest, smallest of the highest, once those are full */
+    double count;
 } bb_range_stats;
 
 /* A value that quantized layers read. */
@@ -36,6 +40,8 @@ typedef struct bb_calibration_options {
 /* Draws with the unquantized model and fills out; free with bb_calibration_free in every case. */
 bb_status bb_calibrate(bb_calibration *out, const bb_model *model, const bb_calibration_options *opt, bb_error *err);
 void bb_calibration_free(bb_calibration *c);
+/* One site's statistics at a step row, for the range search; tail: room for 2·BB_CALIBRATION_TAIL values. */
+bb_activation_stats bb_calibration_stats(const bb_range_stats *s, float *tail);
 /* Class for picture number i when none is asked for: all but the null class, in turn. */
 int32_t bb_nth_label(const bb_info *info, uint32_t i);
 /* The site of a value; NULL if no conv or linear reads it. */

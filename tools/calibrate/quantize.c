@@ -41,6 +41,14 @@ static bool keeps_8_bits(const maker *k, const bb_op *op, uint32_t value)
     return shortcut && k->opt->layers == BB_LAYERS_DEFAULT;
 }
 
+/* The graph's own input is noise at first: other seeds go further out than the ones calibrated with, and a pixel cut
+ * off there stays in the picture as a dot. So its range is the extremes seen and a tenth more. */
+static void widen(bb_activation_stats *s)
+{
+    s->low *= 1.1f;
+    s->high *= 1.1f;
+}
+
 /* One table per (value, bits): layers that read the same value share it. */
 static uint32_t quantizer_for(maker *k, const bb_site *site, uint32_t bits)
 {
@@ -49,12 +57,16 @@ static uint32_t quantizer_for(maker *k, const bb_site *site, uint32_t bits)
     bb_quantizer_rec *q = &k->quantizers[k->n_quantizers];
     *q = (bb_quantizer_rec){.kind = BB_QUANTIZER_STATIC, .bits = bits, .segments = site->segments, .rows = site->rows,
                             .key_at = k->n_key, .step_at = k->n_step, .inv_s_at = BB_NONE};
+    bool from_outside = site->value < k->m->pack.graph.n_inputs;
     memcpy(q->seg_channels, site->seg_channels, site->segments * sizeof *q->seg_channels);
     for (uint32_t r = 0; r < site->rows; r++) {
         k->step_key[k->n_key++] = k->cal->timesteps[r];
         for (uint32_t g = 0; g < site->segments; g++) {
-            const bb_range_stats *s = &site->stats[r * site->segments + g];
-            bb_activation_grid grid = bb_activation_grid_fit(s->low, s->high, s->samples, s->n, bits, k->opt->range);
+            float tail[2 * BB_CALIBRATION_TAIL];
+            bb_activation_stats stats = bb_calibration_stats(&site->stats[r * site->segments + g], tail);
+            if (from_outside) widen(&stats);
+            bb_activation_grid grid =
+                bb_activation_grid_fit(&stats, bits, from_outside ? BB_RANGE_MINMAX : k->opt->range);
             k->step_delta[k->n_step] = grid.delta;
             k->step_zero[k->n_step++] = grid.zero;
         }
