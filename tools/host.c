@@ -8,13 +8,16 @@
 #include <string.h>
 #include <unistd.h>
 
+static const char *const cpu_words[] = {"auto", "scalar", "avx2", "avx512"};
+
+const char *bb_host_cpu_word(uint32_t cpu) { return cpu_words[cpu]; }
+
 static bb_status choose_kernels(bb_host *h, uint32_t cpu, bb_error *err)
 {
     static const uint32_t needs[] = {0, 0, BB_CPU_AVX2, BB_CPU_AVX512};
-    static const char *const words[] = {"auto", "scalar", "avx2", "avx512"};
     uint32_t have = bb_cpu_features();
     if (!cpu) return BB_OK;
-    if (needs[cpu] & ~have) return bb_fail(err, BB_ERR_OPTION, "--cpu=%s: this CPU does not have it", words[cpu]);
+    if (needs[cpu] & ~have) return bb_fail(err, BB_ERR_OPTION, "--cpu=%s: this CPU does not have it", cpu_words[cpu]);
     bb_model_select(h->model, cpu == 1 ? 0 : cpu == 2 ? BB_CPU_AVX2 : BB_CPU_AVX2 | BB_CPU_AVX512);
     return BB_OK;
 }

@@ -33,6 +33,8 @@ typedef struct bb_host_options {
 
 /* Opens a packed file, or a checkpoint folder as f32. Starts the threads. bb_host_close works after failures too. */
 bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt, bb_error *err);
+/* The word of --cpu: a level without kernels of its own runs on a lower one, which bb_model_kernels names. */
+const char *bb_host_cpu_word(uint32_t cpu);
 /* Replaces the session. */
 bb_status bb_host_session(bb_host *h, const bb_request *req, bb_error *err);
 void bb_host_close(bb_host *h);

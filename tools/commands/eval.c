@@ -118,7 +118,7 @@ static void report(const job *j, const char *model)
 {
     double mse = j->squares / (double)j->values, psnr = mse > 0 ? 10 * log10(255.0 * 255.0 / mse) : INFINITY;
     if (!j->json) {
-        printf("%s against %s, %u pictures, %u steps, guidance %g\nPSNR %.2f dB\nrelative epsilon error by step:",
+        printf("%s against %s, pictures: %u, steps: %u, guidance: %g\nPSNR %.2f dB\nrelative epsilon error by step:",
                model, j->against, j->images, j->steps, (double)j->guidance, psnr);
         for (uint32_t i = 0; i < j->steps; i++) printf(" %.2e", j->error[i] / j->power[i]);
         printf("\n");

@@ -43,15 +43,26 @@ static bb_status draw_one(job *j, uint32_t i, int32_t label, bb_image *image, bb
     return BB_OK;
 }
 
+/* The shortest decimal that reads back as the same float, as the page writes it. */
+static const char *float_text(char out[32], float x)
+{
+    for (int decimals = 0; decimals <= 12; decimals++) {
+        snprintf(out, 32, "%.*f", decimals, (double)x);
+        if (strtof(out, NULL) == x) break;
+    }
+    return out;
+}
+
 /* The request as options of this command: the page writes the same text, so both make the same file. */
 static void request_text(const job *j, int32_t label, char *out, size_t size)
 {
     size_t n = 0;
+    char number[32];
     bool one_label = j->label || j->grid[0] * j->grid[1] == 1;
     if (j->host.model->pack.info.classes && one_label) n = (size_t)snprintf(out, size, "--label %d ", label);
-    n += (size_t)snprintf(out + n, size - n, "--seed %" PRIu64 " --steps %u --guidance %g", j->seed, j->steps,
-                          (double)j->guidance);
-    if (j->eta != 0) n += (size_t)snprintf(out + n, size - n, " --eta %g", (double)j->eta);
+    n += (size_t)snprintf(out + n, size - n, "--seed %" PRIu64 " --steps %u --guidance %s", j->seed, j->steps,
+                          float_text(number, j->guidance));
+    if (j->eta != 0) n += (size_t)snprintf(out + n, size - n, " --eta %s", float_text(number, j->eta));
     if (j->sampler) n += (size_t)snprintf(out + n, size - n, " --sampler %s", sampler_names[j->sampler]);
     if (j->grid[0] * j->grid[1] > 1) snprintf(out + n, size - n, " --grid %ux%u", j->grid[0], j->grid[1]);
 }
@@ -123,9 +134,10 @@ static void report(const job *j)
     }
     printf("{\"out\":");
     bb_cli_print_json(j->out);
-    printf(",\"pictures\":%u,\"steps\":%u,\"seed\":\"%" PRIu64 "\",\"guidance\":%g,\"kernels\":\"%s\",\"threads\":%u,"
-           "\"seconds\":%.3f,\"rgba_fnv1a64\":\"%016" PRIx64 "\"}\n",
-           count, j->steps, j->seed, (double)j->guidance, bb_model_kernels(j->host.model), bb_par_threads(j->host.par),
+    printf(",\"pictures\":%u,\"steps\":%u,\"seed\":\"%" PRIu64 "\",\"guidance\":%g,\"cpu\":\"%s\",\"kernels\":\"%s\","
+           "\"threads\":%u,\"seconds\":%.3f,\"rgba_fnv1a64\":\"%016" PRIx64 "\"}\n",
+           count, j->steps, j->seed, (double)j->guidance, bb_host_cpu_word(j->host_options.cpu), bb_model_kernels(j->host.model),
+           bb_par_threads(j->host.par),
            j->seconds, j->hash);
 }
 
