@@ -1,9 +1,13 @@
 /** load(): sources, progress, abort, and one clear error for each kind of bad input. */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { blobOf, library, models } from './common.mjs';
+import { pathToFileURL } from 'node:url';
+import { blobOf, library, modulePath, models } from './common.mjs';
 
 const { load, detect, BitbrushError } = await library();
 const { path } = models[0] ?? assert.fail('no packed model in models/');
@@ -11,6 +15,7 @@ const file = readFileSync(path);
 const header = Number(file.readBigUInt64LE(0));
 
 let server, base;
+let held; // the connection of /half: half the file, and then nothing until a test ends it
 before(async () => {
   server = createServer((ask, reply) => {
     const half = () => reply.write(file.subarray(0, file.length >> 1));
@@ -23,13 +28,10 @@ before(async () => {
       half();
       reply.end();
     } // ends in good order, too early
-    else if (ask.url === '/cut') {
-      reply.writeHead(200, { 'Content-Length': file.length });
+    else if (ask.url === '/half') {
+      held = reply.writeHead(200, { 'Content-Length': file.length });
       half();
-      setTimeout(() => reply.destroy(), 50);
-    } else if (ask.url === '/slow')
-      half(); // and then nothing
-    else if (ask.url === '/html')
+    } else if (ask.url === '/html')
       reply.writeHead(200, { 'Content-Type': 'text/html' }).end('\n<!doctype html><p>Sign in');
     else reply.writeHead(404, 'Not Found').end('no');
   }).listen(0, '127.0.0.1');
@@ -100,8 +102,38 @@ test('a download that ends early', () =>
     new RegExp(`stopped after ${file.length >> 1} of ${file.length} bytes; try again`),
   ));
 test('a download that breaks off', () =>
-  refuses(`${base}/cut`, 'network', /broke off after \d+ of \d+ bytes; try again/));
+  refuses(`${base}/half`, 'network', /broke off after \d+ of \d+ bytes; try again/, {
+    onProgress: ({ total }) => total && held.destroy(),
+  }));
 test('a Response with a bad status', async () => refuses(await fetch(`${base}/none`), 'network', /404/));
+test('a Response that is being read, or has been', async () => {
+  const locked = await fetch(`${base}/whole`);
+  const reader = locked.body.getReader();
+  await refuses(locked, 'arg', /being read or has been; pass a fresh one/);
+  await reader.cancel();
+  const used = new Response(file);
+  await used.arrayBuffer();
+  await refuses(used, 'arg', /being read or has been; pass a fresh one/);
+});
+test('a file that changes before it is read', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bitbrush-load-'));
+  const changing = join(folder, 'model.safetensors');
+  writeFileSync(changing, file);
+  const blob = await blobOf(changing);
+  writeFileSync(changing, 'shorter');
+  await refuses(blob, 'arg', /the file cannot be read/);
+  rmSync(folder, { recursive: true });
+});
+test('an address of the module that is none', () =>
+  refuses(new Blob([file]), 'arg', /not an address/, { wasm: 'bitbrush.wasm' }));
+test('an address of the module that is relative to the page', async () => {
+  globalThis.document = { baseURI: pathToFileURL(modulePath).href };
+  try {
+    await (await load(new Blob([file]), { wasm: './bitbrush-simd128.wasm' })).dispose();
+  } finally {
+    delete globalThis.document;
+  }
+});
 test('not an address', () => refuses('no address', 'arg', /not an address/));
 test('not a source', () => refuses(42, 'arg', /address, a Blob or a Response/));
 test('no module', () =>
@@ -144,7 +176,7 @@ test('abort before and during the download', async () => {
   await assert.rejects(load(`${base}/whole`, { signal: AbortSignal.abort(reason) }), e => e === reason);
   const control = new AbortController();
   await assert.rejects(
-    load(`${base}/slow`, {
+    load(`${base}/half`, {
       signal: control.signal,
       onProgress: ({ loaded }) => {
         if (loaded >= file.length >> 1) control.abort(reason);
@@ -152,6 +184,25 @@ test('abort before and during the download', async () => {
     }),
     e => e === reason,
   );
+});
+
+test('abort ends the connection, of a Response too', { timeout: 60000 }, async () => {
+  for (const source of [async () => `${base}/half`, () => fetch(`${base}/half`)]) {
+    const from = await source();
+    const control = new AbortController();
+    let closed;
+    await assert.rejects(
+      load(from, {
+        signal: control.signal,
+        onProgress: () => {
+          closed ??= once(held, 'close');
+          control.abort();
+        },
+      }),
+      { name: 'AbortError' },
+    );
+    await closed;
+  }
 });
 
 test('a bit flipped in the header, at 24 places: refused or loaded, never a trap', async () => {

@@ -1,11 +1,23 @@
 /** From an address, a Blob or a stream of bytes into the engine's memory, each byte straight to its final place. */
 import { BitbrushError } from './errors.js';
 
+const AHEAD = 2 ** 22; // bytes
+
+/**
+ * The body is read ahead from now on, so that the download does not wait for the module to compile.
+ * @param {import('./protocol.js').Source} source
+ */
+export async function open(source) {
+  const from = await streamOf(source);
+  const ahead = new ByteLengthQueuingStrategy({ highWaterMark: AHEAD });
+  return { ...from, stream: from.stream.pipeThrough(new TransformStream({}, undefined, ahead)) };
+}
+
 /**
  * @param {import('./protocol.js').Source} source
  * @returns {Promise<{ stream: ReadableStream<Uint8Array>, name: string, local: boolean }>}
  */
-export async function open(source) {
+async function streamOf(source) {
   if ('blob' in source) return { stream: source.blob.stream(), name: source.name, local: true };
   if ('stream' in source) return source;
   let reply;
@@ -32,8 +44,8 @@ export function checkReply(reply, name) {
     );
   }
   if (!reply.body) throw new BitbrushError('network', `${name}: the answer is empty`);
-  if (reply.bodyUsed)
-    throw new BitbrushError('arg', `${name}: this Response has been read already; pass a fresh one`);
+  if (reply.bodyUsed || reply.body.locked)
+    throw new BitbrushError('arg', `${name}: this Response is being read or has been; pass a fresh one`);
   return reply.body;
 }
 
@@ -51,7 +63,7 @@ export async function receive(engine, { stream, name, local }, onProgress) {
     total = 0; // need: bytes of the header, total: of the file once known
   try {
     for (;;) {
-      const { done, value } = await read(reader, name, loaded, total);
+      const { done, value } = await read(reader, name, local, loaded, total);
       if (done) break;
       if (total && loaded + value.length > total)
         throw new BitbrushError('corrupt', `${name}: longer than its header says; download it again`);
@@ -93,13 +105,16 @@ export async function receive(engine, { stream, name, local }, onProgress) {
 /**
  * @param {ReadableStreamDefaultReader<Uint8Array>} reader
  * @param {string} name
+ * @param {boolean} local
  * @param {number} loaded
  * @param {number} total
  */
-async function read(reader, name, loaded, total) {
+async function read(reader, name, local, loaded, total) {
   try {
     return await reader.read();
   } catch (cause) {
+    if (local)
+      throw new BitbrushError('arg', `${name}: the file cannot be read; has it changed? Choose it again`, { cause });
     throw new BitbrushError(
       'network',
       `${name}: the download broke off after ${loaded}${total ? ` of ${total}` : ''} bytes; try again`,

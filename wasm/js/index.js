@@ -21,33 +21,53 @@ export async function load(
       'this browser has no WebAssembly SIMD: use a current Chrome, Edge, Firefox or Safari (16.4 or later)',
     );
   }
-  const model = new Model(await sourceOf(from), String(wasm), grace);
-  await model.start({ signal, onProgress });
-  return model;
+  // A Response is read on the page's side, so ending the worker does not end its download; this does.
+  const stop = new AbortController();
+  const abort = () => stop.abort(signal?.reason);
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    const model = new Model(await sourceOf(from, stop.signal), addressOf(wasm), grace);
+    await model.start({ signal, onProgress });
+    return model;
+  } catch (error) {
+    stop.abort(error);
+    signal?.throwIfAborted();
+    throw error;
+  } finally {
+    signal?.removeEventListener('abort', abort);
+  }
+}
+
+/** @param {string | URL} address */
+function addressOf(address) {
+  try {
+    return new URL(address, globalThis.document?.baseURI ?? globalThis.location?.href).href;
+  } catch (cause) {
+    throw new BitbrushError(
+      'arg',
+      `${address} is not an address; in Node pass a full URL or a Blob (fs.openAsBlob)`,
+      { cause },
+    );
+  }
 }
 
 /**
  * @param {string | URL | Blob | Response} from
+ * @param {AbortSignal} stop
  * @returns {Promise<import('./protocol.js').Source>}
  */
-async function sourceOf(from) {
-  if (typeof from === 'string' || from instanceof URL) {
-    try {
-      return { url: new URL(from, globalThis.document?.baseURI ?? globalThis.location?.href).href };
-    } catch (cause) {
-      throw new BitbrushError(
-        'arg',
-        `${from} is not an address; in Node pass a full URL or a Blob (fs.openAsBlob)`,
-        { cause },
-      );
-    }
-  }
+async function sourceOf(from, stop) {
+  if (typeof from === 'string' || from instanceof URL) return { url: addressOf(from) };
   if (from instanceof Blob) return { blob: from, name: /** @type {any} */ (from).name || 'the model' };
   if (from instanceof Response) {
     const name = from.url || 'the model';
-    const stream = checkReply(from, name);
+    const stream = checkReply(from, name).pipeThrough(new TransformStream(), { signal: stop });
     if (streamsMove()) return { stream, name, local: false };
-    return { blob: await from.blob(), name }; // Safari cannot hand a stream to a worker
+    try {
+      return { blob: await new Response(stream).blob(), name }; // Safari cannot hand a stream to a worker
+    } catch (cause) {
+      throw new BitbrushError('network', `${name}: the download broke off; try again`, { cause });
+    }
   }
   throw new BitbrushError('arg', 'load takes an address, a Blob or a Response');
 }

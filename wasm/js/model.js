@@ -13,6 +13,9 @@ export class Model {
   #wasm;
   #grace;
   #disposed = false;
+  #sessions = 0;
+  /** @type {Promise<Port> | undefined} the restart in progress, shared by all who wait for it */
+  #starting;
   /** @type {import('./index.js').ModelInfo} */
   info = /** @type {any} */ (undefined);
 
@@ -36,7 +39,7 @@ export class Model {
       this.#port = port;
       const source = toSend(this.#source);
       const transfer = 'stream' in source ? [/** @type {any} */ (source.stream)] : [];
-      // grace 0: ending the worker ends its download
+      // grace 0: ending the worker ends the download that it makes itself, of an address
       this.info = freeze(
         await port.ask(
           { op: 'load', source, wasm: this.#wasm },
@@ -53,13 +56,17 @@ export class Model {
   /** The running worker, or a new one with the model loaded again. @param {AbortSignal} [signal] */
   async #ready(signal) {
     if (this.#disposed) throw disposed();
+    if (this.#starting) return orAbort(this.#starting, signal);
     if (this.#port && !this.#port.closed) return this.#port;
     if ('stream' in this.#source)
       throw new BitbrushError(
         'worker',
         'the worker was stopped and a Response can be read only once: load the model again',
       );
-    return this.start({ signal });
+    this.#starting = this.start().finally(() => {
+      this.#starting = undefined;
+    });
+    return orAbort(this.#starting, signal);
   }
 
   /**
@@ -71,17 +78,21 @@ export class Model {
     signal?.throwIfAborted();
     const request = complete(draw, this.info);
     const port = await this.#ready(signal);
-    /** @type {import('./protocol.js').Begun} */
-    const { session, total } = await port.ask({ op: 'begin', request });
+    const session = ++this.#sessions;
+    // On abort at once, not when the reader pulls again: a drawing that is asked for next must find the worker free.
+    const leave = () => port.tell({ op: 'end', session });
+    signal?.addEventListener('abort', leave, { once: true });
     try {
-      for (let index = 0; index < total; index++) {
+      await port.ask({ op: 'begin', session, request }, { signal, grace: this.#grace });
+      for (let index = 0; index < request.steps; index++) {
         /** @type {import('./index.js').Step} */
         const step = await port.ask({ op: 'step', session, preview }, { signal, grace: this.#grace });
         if (step.image) step.image.request = Object.freeze(request);
         yield step;
       }
     } finally {
-      port.tell({ op: 'end', session }); // also when the reader leaves the loop
+      signal?.removeEventListener('abort', leave);
+      leave(); // also when the reader leaves the loop
     }
   }
 
@@ -122,16 +133,47 @@ export class Model {
  * @param {import('./index.js').ModelInfo} info
  */
 export function textOf({ label, seed, steps, guidance, eta, sampler }, info) {
-  const short = (/** @type {number} */ x) => Number(Math.fround(x).toPrecision(6)); // as C's %g
   const options = [
     info.classes ? `--label ${label}` : '',
     `--seed ${seed}`,
     `--steps ${steps}`,
-    `--guidance ${short(guidance)}`,
-    eta ? `--eta ${short(eta)}` : '',
+    `--guidance ${shortest(guidance)}`,
+    eta ? `--eta ${shortest(eta)}` : '',
     sampler === 'default' ? '' : `--sampler ${sampler}`,
   ];
   return { Software: 'bitbrush', bitbrush: options.filter(Boolean).join(' ') };
+}
+
+/**
+ * The shortest decimal that is the same f32, as the tool writes it: printf rounds ties to even, JavaScript away from 0.
+ * @param {number} value
+ */
+export function shortest(value) {
+  const x = Math.fround(value);
+  for (let digits = 1; digits < 9; digits++) {
+    const longer = x.toExponential(digits),
+      [mantissa, exponent] = longer.split('e');
+    const tie = Number(longer) === x && /[02468]\.?5$/.test(mantissa);
+    const near = Number(tie ? `${mantissa.slice(0, -1)}e${exponent}` : x.toExponential(digits - 1));
+    if (Math.fround(near) === x) return String(near);
+  }
+  return String(Number(x.toPrecision(9))); // nine digits tell any two apart
+}
+
+/**
+ * Waits no longer than the signal allows; the work itself goes on for the others who wait for it.
+ * @template T
+ * @param {Promise<T>} work
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<T>}
+ */
+function orAbort(work, signal) {
+  if (!signal) return work;
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
 }
 
 /**
@@ -177,8 +219,9 @@ export function complete(draw, info) {
     refuse(`label ${label} is not one of 0 to ${info.classes - 1}`);
   if (!(Number.isInteger(steps) && steps >= 1 && steps <= info.trainSteps))
     refuse(`steps ${steps} is not one of 1 to ${info.trainSteps}`);
-  if (!(typeof guidance === 'number' && Number.isFinite(guidance) && guidance > 0))
-    refuse(`guidance ${guidance} is not a number above 0 (1 is none)`);
+  const strength = typeof guidance === 'number' ? Math.fround(guidance) : NaN;
+  if (!(strength >= Math.fround(0.001) && strength <= 1000))
+    refuse(`guidance ${guidance} is not a number from 0.001 to 1000 (1 is none)`);
   if (!(typeof eta === 'number' && eta >= 0 && eta <= 1)) refuse(`eta ${eta} is not between 0 and 1`);
   if (!['default', 'ddim', 'ddpm'].includes(sampler))
     refuse(`sampler ${sampler} is not one of default, ddim, ddpm`);

@@ -85,7 +85,13 @@ export class Port {
     const answer = new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject, progress });
       this.#host.hold(true);
-      this.#host.post({ ...message, id }, transfer);
+      try {
+        this.#host.post({ ...message, id }, transfer);
+      } catch (cause) {
+        this.#done(id);
+        const why = cause instanceof Error ? cause.message : cause;
+        reject(new BitbrushError('arg', `this cannot be sent to the worker: ${why}`, { cause }));
+      }
     });
     signal?.addEventListener('abort', abort, { once: true });
     return answer.finally(() => {
@@ -109,13 +115,18 @@ export class Port {
     this.#waiting.clear();
   }
 
+  /** @param {number} id */
+  #done(id) {
+    this.#waiting.delete(id);
+    if (!this.#waiting.size) this.#host.hold(false);
+  }
+
   /** @param {import('./protocol.js').FromWorker} message */
   #heard(message) {
     const waiting = this.#waiting.get(message.id);
     if (!waiting) return;
     if ('progress' in message) return waiting.progress?.(message.progress);
-    this.#waiting.delete(message.id);
-    if (!this.#waiting.size) this.#host.hold(false);
+    this.#done(message.id);
     if ('ok' in message) return waiting.resolve(message.ok);
     const error = new BitbrushError(/** @type {any} */ (message.error.code), message.error.message);
     waiting.reject(error);

@@ -18,7 +18,8 @@ export interface PlainRequest {
 
 export type Ask =
   | { op: 'load'; source: Source; wasm: string }
-  | { op: 'begin'; request: PlainRequest }
+  /* the page numbers the sessions, so that `end` can be sent before `begin` is answered */
+  | { op: 'begin'; session: number; request: PlainRequest }
   | { op: 'step'; session: number; preview: boolean }
   | {
       op: 'png';
@@ -38,8 +39,4 @@ export type FromWorker =
   | { id: number; error: Failure }
   | { id: number; progress: { loaded: number; total: number } };
 
-export interface Begun {
-  session: number;
-  total: number;
-}
 export type { ModelInfo, Step };

@@ -72,7 +72,9 @@ export class Engine {
     return status;
   }
 
-  string(/** @type {number} */ at) {
+  // Pointers and sizes come back as signed numbers; `>>> 0` makes those from 2 GB up positive again.
+  string(/** @type {number} */ pointer) {
+    const at = pointer >>> 0;
     const all = new Uint8Array(this.x.memory.buffer);
     return new TextDecoder().decode(all.slice(at, all.indexOf(0, at)));
   }
@@ -84,7 +86,7 @@ export class Engine {
    */
   probe(n, loaded) {
     const scratch = align(this.blobAt + loaded),
-      size = this.x.bbw_probe_scratch(n);
+      size = this.x.bbw_probe_scratch(n) >>> 0;
     this.reserve(scratch + size);
     const status = this.x.bbw_probe(this.blobAt, n, scratch, size);
     const need = this.x.bbw_info(7);
@@ -146,11 +148,11 @@ export class Engine {
   begin(r) {
     const { x } = this;
     this.check(x.bbw_session_size(0, 0, 1, r.steps, SAMPLERS[r.sampler], r.guidance, r.eta));
-    const size = x.bbw_session_bytes(),
+    const size = x.bbw_session_bytes() >>> 0,
       width = x.bbw_info(0),
       height = x.bbw_info(1);
     this.outAt = align(this.modelEnd + size);
-    this.reserve(this.outAt + align(4 * width * height) + x.bbw_png_scratch(width, height) + PAGE);
+    this.reserve(this.outAt + align(4 * width * height) + (x.bbw_png_scratch(width, height) >>> 0) + PAGE);
     this.check(x.bbw_session(this.modelEnd, size));
     if (x.bbw_info(3) > 0) this.check(x.bbw_condition(0, r.label));
     new DataView(x.memory.buffer).setBigUint64(this.outAt, BigInt(r.seed), true);
@@ -173,6 +175,15 @@ export class Engine {
    */
   png({ width, height, data }, text) {
     const { x } = this;
+    if (!(width > 0 && height > 0 && Number.isInteger(width) && Number.isInteger(height)))
+      throw new BitbrushError('arg', `png: ${width}×${height} is not a size in whole pixels`);
+    if (data?.length !== 4 * width * height)
+      throw new BitbrushError(
+        'arg',
+        `png: data has ${data?.length ?? 'no'} bytes; ${width}×${height} pixels are ${4 * width * height}`,
+      );
+    if (/\0/.test(Object.entries(text).flat().join('')))
+      throw new BitbrushError('arg', 'png: a text with the character NUL, which ends a text in the file');
     const strings = new TextEncoder().encode(
       Object.entries(text)
         .map(([key, value]) => `${key}\0${value}\0`)
@@ -180,13 +191,13 @@ export class Engine {
     );
     const textAt = align(Math.max(this.outAt, this.modelEnd) + data.length);
     const scratch = align(textAt + strings.length),
-      size = x.bbw_png_scratch(width, height);
+      size = x.bbw_png_scratch(width, height) >>> 0;
     this.reserve(scratch + size);
     const pixels = Math.max(this.outAt, this.modelEnd);
     this.bytes(pixels, data.length).set(data);
     this.bytes(textAt, strings.length).set(strings);
     this.check(x.bbw_png(pixels, width, height, textAt, strings.length, scratch, size));
-    return this.copy(x.bbw_png_at(), x.bbw_png_bytes());
+    return this.copy(x.bbw_png_at() >>> 0, x.bbw_png_bytes() >>> 0);
   }
 }
 

@@ -11,11 +11,11 @@ const SLICE_MS = 8;
 /** @type {Engine | undefined} */
 let engine;
 let session = 0; // number of the drawing in progress, 0 = none
-let sessions = 0;
 let index = 0,
   total = 0;
-let running = 0; // id of the request being served
-let cancelled = 0; // id that shall stop
+let answered = 0; // id of the last request served; they only grow
+/** @type {Set<number>} ids that shall stop */
+const cancelled = new Set();
 /** @type {(message: import('./protocol.js').FromWorker, transfer?: Transferable[]) => void} */
 let post;
 
@@ -31,14 +31,13 @@ const serve = {
     return engine.info();
   },
 
-  begin({ request }) {
+  begin({ session: number, request }) {
     if (session)
       throw new BitbrushError('busy', 'this model is drawing already: finish or abort that drawing first');
     ready().begin(request);
-    session = ++sessions;
+    session = number;
     index = 0;
     total = request.steps;
-    return { session, total };
   },
 
   async step({ id, session: which, preview }) {
@@ -47,7 +46,7 @@ const serve = {
     let ms = 0,
       status = AGAIN;
     while (status === AGAIN) {
-      if (cancelled === id) {
+      if (cancelled.has(id)) {
         session = 0;
         throw new Cancelled();
       }
@@ -96,9 +95,9 @@ let queue = Promise.resolve();
 
 /** @param {import('./protocol.js').ToWorker} message */
 function receiveMessage(message) {
-  if (message.op === 'cancel')
-    cancelled = message.id; // overtakes: ids only grow, so a stale one is harmless
-  else queue = queue.then(() => answer(message));
+  if (message.op === 'cancel') {
+    if (message.id > answered) cancelled.add(message.id); // overtakes what waits
+  } else queue = queue.then(() => answer(message));
 }
 
 /** @param {any} message */
@@ -107,9 +106,8 @@ async function answer(message) {
     if (message.session === session) session = 0;
     return;
   }
-  running = message.id;
   try {
-    if (cancelled === running) throw new Cancelled();
+    if (cancelled.has(message.id)) throw new Cancelled();
     const ok = await serve[message.op](message);
     post({ id: message.id, ok }, buffersOf(ok));
   } catch (error) {
@@ -118,6 +116,8 @@ async function answer(message) {
       error: error instanceof Cancelled ? { code: 'aborted', message: 'aborted' } : toPlain(error),
     });
   }
+  answered = message.id;
+  cancelled.delete(answered);
 }
 
 /** Pictures move, they are not copied. @param {any} value */
@@ -126,7 +126,7 @@ function buffersOf(value) {
   return arrays.filter(a => ArrayBuffer.isView(a)).map(a => /** @type {ArrayBuffer} */ (a.buffer));
 }
 
-if (typeof WorkerGlobalScope === 'function') {
+if ('WorkerGlobalScope' in globalThis) {
   const scope = /** @type {any} */ (globalThis);
   post = (message, transfer = []) => scope.postMessage(message, transfer);
   scope.onmessage = (/** @type {MessageEvent} */ event) => receiveMessage(event.data);
