@@ -3,7 +3,8 @@
  * and an installed Chromium: BB_CHROMIUM, /usr/bin/chromium unless told. Screenshots go to BB_BUILD/screenshots.
  */
 import { chromium } from 'playwright-core';
-import { mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -26,6 +27,7 @@ const model = models[0];
 if (!model) throw new Error('no packed model in models/');
 const file = readFileSync(model.path);
 const shots = join(build, 'screenshots');
+rmSync(shots, { recursive: true, force: true }); // none from an earlier run may count
 mkdirSync(shots, { recursive: true });
 
 // ---- a server that also misbehaves on demand ----
@@ -39,13 +41,12 @@ function hostile() {
   if (evil === text || Buffer.byteLength(padded) !== header) return undefined;
   return Buffer.concat([file.subarray(0, 8), Buffer.from(padded), file.subarray(8 + header)]);
 }
+let held; // the connection of half.safetensors: half the file, and then nothing until a check ends it
 const faults = {
-  '/models/cut.safetensors': reply => {
-    reply.writeHead(200, { 'Content-Length': file.length });
+  '/models/half.safetensors': reply => {
+    held = reply.writeHead(200, { 'Content-Length': file.length });
     reply.write(file.subarray(0, file.length >> 1));
-    setTimeout(() => reply.destroy(), 100);
   },
-  '/models/slow.safetensors': reply => reply.write(file.subarray(0, file.length >> 1)),
   '/models/html.safetensors': reply =>
     reply.writeHead(200, { 'Content-Type': 'text/html' }).end('<!doctype html><title>Sign in</title>'),
   '/models/hostile.safetensors': reply => reply.end(hostile()),
@@ -109,6 +110,7 @@ async function ready(page) {
   if (await page.$('#status.failed')) throw new Error(`the page says: ${await statusText(page)}`);
 }
 const done = page => status(page, /steps in/);
+const focused = page => page.evaluate(() => document.activeElement.id);
 const pixels = page =>
   page.$eval('#picture', c => [
     c.width,
@@ -175,9 +177,12 @@ console.log(`rgba sha-256 ${sha256(expected.data)}`);
 await fill(page, { ...request, steps: 500 });
 await page.click('#draw');
 await page.waitForFunction(() => document.getElementById('progress').value > 0);
+same(await focused(page), 'cancel', 'focus while drawing');
 await page.click('#cancel');
 await ready(page);
 same(await statusText(page), 'Cancelled.', 'cancel');
+check((await page.$('#save:disabled')) !== null, 'after a cancelled drawing there is nothing to save');
+same(await focused(page), 'draw', 'focus after Cancel');
 await fill(page, request);
 await page.click('#draw');
 await done(page);
@@ -209,30 +214,73 @@ for (const [size, viewport] of Object.entries({
       all.filter(e => e.getClientRects().length && e.getBoundingClientRect().height < 32).map(e => e.id),
     );
     same(small.join(), '', `controls too small to touch at ${size}`);
+    const alone = await page.$$eval('select, input', all => all.every(e => e.labels.length === 1));
+    check(alone, 'one label for each control');
+    const crowded = await page.$$eval('label', all =>
+      all.filter(e => e.querySelectorAll('button, input, output, select').length > 1).map(e => e.textContent),
+    );
+    same(crowded.join(), '', 'labels with more than one control');
   }
 }
 
 // ---- bad input ----
 
 same((await page.textContent('#label option:first-child')).length > 0, true, 'class names are shown');
-const expectError = async (name, pattern) => {
+const expectError = async (name, pattern, meanwhile) => {
   listed = [name];
   await page.goto(base);
+  await meanwhile?.();
   await status(page, pattern).catch(() => {});
   const text = await statusText(page);
   check(pattern.test(text), `${name}: "${text}"`);
-  check((await page.$('#draw:disabled')) !== null, `${name}: draw stays disabled`);
+  same(await page.textContent('#draw:enabled'), 'Load', `${name}: the button`);
 };
-await expectError('cut', /broke off after \d+ of \d+ bytes; try again/);
+const halfLoaded = () => status(page, /Loading the model: .* of /);
+await expectError('half', /broke off after \d+ of \d+ bytes; try again/, async () => {
+  await halfLoaded();
+  held.destroy();
+});
 await expectError('html', /web page \(HTML\), not a model/);
 await expectError('missing', /the server answered 404/);
 
-listed = ['slow'];
+// the way back after a cancelled download
+listed = ['half'];
 await page.goto(base);
-await status(page, /Loading the model: .* of /);
+await halfLoaded();
 await page.click('#cancel');
 await status(page, /Download cancelled/);
-passed++;
+const half = faults['/models/half.safetensors'];
+faults['/models/half.safetensors'] = reply => reply.end(file);
+same(await page.textContent('#draw:enabled'), 'Load', 'the button after a cancelled download');
+await page.click('#draw');
+await status(page, /Ready/);
+same(await page.textContent('#draw:enabled'), 'Draw', 'the button after Load');
+faults['/models/half.safetensors'] = half;
+
+// another model while drawing: the drawing's end must not be what the page says
+listed = [model.name, 'half'];
+await page.goto(base);
+await ready(page);
+await fill(page, { ...request, steps: 500 });
+await page.click('#draw');
+await page.waitForFunction(() => document.getElementById('progress').value > 0);
+await page.selectOption('#model', 'models/half.safetensors');
+await halfLoaded();
+same(await page.textContent('#ms'), '–', 'time per step of a model that is gone');
+await page.click('#cancel');
+await status(page, /Download cancelled/);
+
+// an aborted load ends the connection, also of a Response, which is read on the page's side
+const gone = page.evaluate(async () => {
+  const { load } = await import('./js/index.js');
+  const control = new AbortController();
+  const from = await fetch('models/half.safetensors');
+  const onProgress = () => control.abort();
+  return load(from, { signal: control.signal, onProgress }).catch(error => error.name);
+});
+same(await gone, 'AbortError', 'an aborted load of a Response');
+if (!held.destroyed) await Promise.race([once(held, 'close'), page.waitForTimeout(20000)]);
+check(held.destroyed, 'an aborted load of a Response ends its connection');
 
 if (hostile()) {
   listed = ['hostile'];
@@ -250,7 +298,7 @@ await page.context().close();
   const local = await newPage();
   const before = complaints.length;
   await local.goto(pathToFileURL(join(site, 'index.html')).href);
-  await local.waitForTimeout(1000);
+  await local.waitForFunction(() => getComputedStyle(document.getElementById('no-server')).opacity === '1');
   check(
     (await local.isVisible('#no-server')) &&
       /node web\/serve\.mjs/.test(await local.textContent('#no-server')),

@@ -17,9 +17,27 @@ const megabytes = bytes => `${(bytes / 2 ** 20).toFixed(1)} MB`;
 const median = list => [...list].sort((a, b) => a - b)[list.length >> 1];
 
 function enable() {
-  $('request').disabled = $('draw').disabled = !model || Boolean(drawing);
+  const focused = document.activeElement;
+  $('request').disabled = !model || Boolean(drawing);
+  $('draw').disabled = Boolean(drawing || loading);
+  $('draw').textContent = model || loading ? 'Draw' : 'Load';
   $('cancel').disabled = !drawing && !loading;
   $('save').disabled = !picture || Boolean(drawing);
+  // A control that goes dim loses the focus: hand it on, to Cancel while there is something to cancel.
+  if (focused?.matches(':disabled'))
+    $(drawing || loading ? 'cancel' : 'draw').focus({ preventScroll: true });
+}
+
+/** Also the way back after a failed or cancelled download. */
+async function start() {
+  $('draw').disabled = true;
+  try {
+    if (!$('model').value) await listModels();
+    await openModel($('model').value);
+  } catch (error) {
+    say(error.message, true);
+    enable();
+  }
 }
 
 function paint(target, { width, height, data }) {
@@ -51,7 +69,9 @@ async function openModel(file) {
   const mine = (loading = new AbortController());
   const old = model;
   model = picture = undefined; // a picture is saved by the model that drew it
+  for (const id of ['bits', 'kernels', 'ms', 'memory']) $(id).textContent = '–';
   enable();
+  let tenth = -1; // of the file; each is said once, not each chunk
   try {
     await old?.dispose();
     say('Loading the model …');
@@ -60,6 +80,8 @@ async function openModel(file) {
       onProgress({ loaded, total }) {
         if (!total || mine !== loading) return;
         $('progress').value = loaded / total;
+        if (Math.floor((10 * loaded) / total) === tenth) return;
+        tenth = Math.floor((10 * loaded) / total);
         say(`Loading the model: ${megabytes(loaded)} of ${megabytes(total)}`);
       },
     });
@@ -70,7 +92,7 @@ async function openModel(file) {
   } catch (error) {
     if (mine !== loading) return;
     say(
-      mine.signal.aborted ? 'Download cancelled. Choose a model to load it.' : error.message,
+      mine.signal.aborted ? 'Download cancelled.' : error.message,
       !mine.signal.aborted,
     );
   } finally {
@@ -106,15 +128,31 @@ function request() {
   return out;
 }
 
-const name = label =>
-  model.info.labels[label] ?? (label === model.info.nullLabel ? 'anything' : `class ${label}`);
+/** The class in words; nothing for a model that takes none. */
+function className(label, info) {
+  if (!info.classes) return '';
+  return info.labels[label] ?? (label === info.nullLabel ? 'anything' : `class ${label}`);
+}
+
+function titleOf({ label, seed }, info) {
+  return [className(label, info), `seed ${seed}`].filter(Boolean).join(', ');
+}
+
+/** At most 60 characters: the class name comes from the file and may be of any length. */
+function fileName({ label, seed }, info) {
+  const words = className(label, info).toLowerCase().match(/[a-z0-9]+/g) ?? [],
+    end = `-${seed}.png`;
+  return ['bitbrush', ...words].join('-').slice(0, 60 - end.length) + end;
+}
 
 async function draw() {
   const mine = (drawing = new AbortController());
   const what = request(),
     times = [];
-  const title = model.info.classes ? `${name(what.label)}, seed ${what.seed}` : `seed ${what.seed}`;
-  const start = performance.now();
+  const title = titleOf(what, model.info);
+  const begun = performance.now();
+  picture = undefined;
+  canvas.setAttribute('aria-label', 'No finished picture');
   $('strip').replaceChildren();
   canvas.classList.add('busy');
   enable();
@@ -131,10 +169,10 @@ async function draw() {
       if (step.image) picture = step.image;
     }
     canvas.setAttribute('aria-label', title);
-    say(`${title}: ${times.length} steps in ${((performance.now() - start) / 1000).toFixed(2)} s.`);
+    say(`${title}: ${times.length} steps in ${((performance.now() - begun) / 1000).toFixed(2)} s.`);
   } catch (error) {
-    if (mine.signal.aborted) say('Cancelled.');
-    else say(error.message, true);
+    if (!mine.signal.aborted) say(error.message, true);
+    else if (!loading) say('Cancelled.'); // else: by the choice of another model
   } finally {
     drawing = undefined;
     canvas.classList.remove('busy');
@@ -156,14 +194,13 @@ function addToStrip(shown, { index, total }) {
 }
 
 async function save() {
+  const shown = picture,
+    by = model; // another one may be chosen meanwhile
   try {
-    const { label, seed } = picture.request;
-    const bytes = await model.png(picture);
+    const bytes = await by.png(shown);
     const link = document.createElement('a');
     link.href = URL.createObjectURL(new Blob([bytes], { type: 'image/png' }));
-    link.download = `bitbrush-${name(label)
-      .toLowerCase()
-      .replace(/[^a-z0-9]+/g, '-')}-${seed}.png`;
+    link.download = fileName(shown.request, by.info);
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     say(`Saved ${link.download}.`);
@@ -177,6 +214,7 @@ async function save() {
 $('controls').addEventListener('submit', event => {
   event.preventDefault();
   if (model && !drawing) draw();
+  else if (!model && !loading) start();
 });
 $('cancel').addEventListener('click', () => (drawing ?? loading)?.abort());
 $('save').addEventListener('click', save);
@@ -188,9 +226,4 @@ $('guidance').addEventListener('input', () => {
 });
 $('model').addEventListener('change', () => openModel($('model').value));
 
-try {
-  await listModels();
-  await openModel($('model').value);
-} catch (error) {
-  say(error.message, true);
-}
+await start();
