@@ -157,6 +157,12 @@ function main() {
   const check = (ok, text) => {
     if (ok) passed++; else { failed++; console.log(`FAIL ${text}`); }
   };
+  if (!existsSync(join(root, '.git'))) {
+    console.log('FAIL layers: there is no .git, which knows what belongs to the tree: run this in a clone');
+    console.log('0 passed, 1 failed');
+    process.exitCode = 1;
+    return;
+  }
   const list = execFileSync('git', ['-C', root, 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
     { encoding: 'utf8' });
   const files = new Map(list.split('\0')

@@ -175,6 +175,7 @@ async function main() {
     );
     process.exit(1);
   });
+  for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(0)); // the way it is meant to end
   server.listen(options.port, options.host, () => {
     const host =
       options.host === '0.0.0.0'

@@ -3,6 +3,16 @@
 
 function(stage folder)
   file(MAKE_DIRECTORY ${SITE}/${folder})
+  if(folder) # what an earlier build left there and nobody asks for any more
+    list(TRANSFORM ARGN REPLACE ".*/" "" OUTPUT_VARIABLE wanted)
+    file(GLOB present RELATIVE ${SITE}/${folder} ${SITE}/${folder}/*)
+    foreach(name IN LISTS present)
+      list(FIND wanted "${name}" at)
+      if(at LESS 0)
+        file(REMOVE_RECURSE ${SITE}/${folder}/${name})
+      endif()
+    endforeach()
+  endif()
   foreach(from IN LISTS ARGN)
     cmake_path(GET from FILENAME name)
     file(COPY_FILE ${from} ${SITE}/${folder}/${name} ONLY_IF_DIFFERENT)

@@ -1,6 +1,7 @@
 /** web/serve.mjs: types, ranges, validators, isolation, and nothing from outside the root. */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, request } from 'node:http';
 import { tmpdir } from 'node:os';
@@ -123,12 +124,15 @@ test('isolation headers only when asked for', async () => {
   );
 });
 
-test('command line: prints its address; usage errors are 2, a missing folder 1', async () => {
-  const child = spawn(process.execPath, [script, '--port', '0', '--root', root]);
-  const line = await new Promise(resolve => child.stdout.setEncoding('utf8').once('data', resolve));
-  const [, url] = /at (http:\/\/\S+)/.exec(line);
-  assert.equal(await (await fetch(`${url}a.wasm`)).text(), '0123456789');
-  child.kill();
+test('command line: prints its address, ends well when told to; usage errors are 2, a missing folder 1', async () => {
+  for (const signal of ['SIGINT', 'SIGTERM']) {
+    const child = spawn(process.execPath, [script, '--port', '0', '--root', root]);
+    const line = await new Promise(resolve => child.stdout.setEncoding('utf8').once('data', resolve));
+    const [, url] = /at (http:\/\/\S+)/.exec(line);
+    assert.equal(await (await fetch(`${url}a.wasm`)).text(), '0123456789');
+    child.kill(signal);
+    assert.deepEqual(await once(child, 'exit'), [0, null]);
+  }
   const run = (...args) => spawnSync(process.execPath, [script, ...args], { encoding: 'utf8' });
   assert.equal(run('--nope').status, 2);
   assert.equal(run('--port', 'x').status, 2);

@@ -5,7 +5,7 @@
  *   node tests/mutants/run.mjs [NAME-PART]
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -74,6 +74,8 @@ function tryMutant(mutant) {
 function main() {
   const wanted = mutants.filter(m => m.name.includes(process.argv[2] ?? ''));
   const programs = [...new Set(wanted.flatMap(m => m.by))];
+  if (!existsSync(join(root, '.git')))
+    throw new Error('mutants: there is no .git, which knows what belongs to the tree: run this in a clone');
   copyTree();
   execFileSync('cmake', ['-S', tree, '-B', build, '-DBB_WASM=OFF'], { stdio: ['ignore', 'ignore', 'inherit'] });
   for (const when of ['before any fault', 'after all of them']) {
