@@ -21,6 +21,7 @@ export async function load(
       'this browser has no WebAssembly SIMD: use a current Chrome, Edge, Firefox or Safari (16.4 or later)',
     );
   }
+  signal?.throwIfAborted();
   // A Response is read on the page's side, so ending the worker does not end its download; this does.
   const stop = new AbortController();
   const abort = () => stop.abort(signal?.reason);
@@ -61,7 +62,7 @@ async function sourceOf(from, stop) {
   if (from instanceof Blob) return { blob: from, name: /** @type {any} */ (from).name || 'the model' };
   if (from instanceof Response) {
     const name = from.url || 'the model';
-    const stream = checkReply(from, name).pipeThrough(new TransformStream(), { signal: stop });
+    const stream = stoppable(checkReply(from, name), stop);
     if (streamsMove()) return { stream, name, local: false };
     try {
       return { blob: await new Response(stream).blob(), name }; // Safari cannot hand a stream to a worker
@@ -70,6 +71,32 @@ async function sourceOf(from, stop) {
     }
   }
   throw new BitbrushError('arg', 'load takes an address, a Blob or a Response');
+}
+
+/**
+ * The same bytes; `stop` ends their source at once. (A pipe with a signal would first wait for the reader to take what
+ * has been read, and a worker that is gone takes nothing.)
+ * @param {ReadableStream<Uint8Array>} body
+ * @param {AbortSignal} stop
+ * @returns {ReadableStream<Uint8Array>}
+ */
+function stoppable(body, stop) {
+  const reader = body.getReader();
+  return new ReadableStream({
+    start(control) {
+      stop.addEventListener('abort', () => {
+        reader.cancel(stop.reason).catch(() => {});
+        control.error(stop.reason);
+      });
+    },
+    async pull(control) {
+      const { done, value } = await reader.read();
+      if (stop.aborted) return;
+      if (done) control.close();
+      else control.enqueue(value);
+    },
+    cancel: reason => reader.cancel(reason),
+  });
 }
 
 let transferable = /** @type {boolean | undefined} */ (undefined);
