@@ -24,8 +24,7 @@ function enable() {
   $('cancel').disabled = !drawing && !loading;
   $('save').disabled = !picture || Boolean(drawing);
   // A control that goes dim loses the focus: hand it on, to Cancel while there is something to cancel.
-  if (focused?.matches(':disabled'))
-    $(drawing || loading ? 'cancel' : 'draw').focus({ preventScroll: true });
+  if (focused?.matches(':disabled')) $(drawing || loading ? 'cancel' : 'draw').focus({ preventScroll: true });
 }
 
 /** Also the way back after a failed or cancelled download. */
@@ -91,10 +90,7 @@ async function openModel(file) {
     say('Ready.');
   } catch (error) {
     if (mine !== loading) return;
-    say(
-      mine.signal.aborted ? 'Download cancelled.' : error.message,
-      !mine.signal.aborted,
-    );
+    say(mine.signal.aborted ? 'Download cancelled.' : error.message, !mine.signal.aborted);
   } finally {
     if (mine === loading) {
       loading = undefined;
@@ -140,7 +136,10 @@ function titleOf({ label, seed }, info) {
 
 /** At most 60 characters: the class name comes from the file and may be of any length. */
 function fileName({ label, seed }, info) {
-  const words = className(label, info).toLowerCase().match(/[a-z0-9]+/g) ?? [],
+  const words =
+      className(label, info)
+        .toLowerCase()
+        .match(/[a-z0-9]+/g) ?? [],
     end = `-${seed}.png`;
   return ['bitbrush', ...words].join('-').slice(0, 60 - end.length) + end;
 }

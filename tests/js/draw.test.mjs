@@ -278,7 +278,17 @@ test('png: numbers as the native tool writes them', { skip: info.nullLabel === n
   }
   const { shortest } = await import(`file://${site}/js/model.js`);
   // the last is half way between two decimals of eight digits: to even, as printf
-  for (const text of ['0.001', '0.3', '1.1', '2.1234567', '16.777216', '100', '999.99994', '1000', '1.0039062'])
+  for (const text of [
+    '0.001',
+    '0.3',
+    '1.1',
+    '2.1234567',
+    '16.777216',
+    '100',
+    '999.99994',
+    '1000',
+    '1.0039062',
+  ])
     assert.equal(shortest(Number(text)), text);
   assert.equal(shortest(1.00390625), '1.0039062');
 });

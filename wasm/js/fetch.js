@@ -9,8 +9,9 @@ const AHEAD = 2 ** 22; // bytes
  */
 export async function open(source) {
   const from = await streamOf(source);
-  const ahead = new ByteLengthQueuingStrategy({ highWaterMark: AHEAD });
-  return { ...from, stream: from.stream.pipeThrough(new TransformStream({}, undefined, ahead)) };
+  /** @type {TransformStream<Uint8Array, Uint8Array>} */
+  const through = new TransformStream({}, undefined, { highWaterMark: AHEAD, size: c => c.byteLength });
+  return { ...from, stream: from.stream.pipeThrough(through) };
 }
 
 /**
@@ -114,7 +115,9 @@ async function read(reader, name, local, loaded, total) {
     return await reader.read();
   } catch (cause) {
     if (local)
-      throw new BitbrushError('arg', `${name}: the file cannot be read; has it changed? Choose it again`, { cause });
+      throw new BitbrushError('arg', `${name}: the file cannot be read; has it changed? Choose it again`, {
+        cause,
+      });
     throw new BitbrushError(
       'network',
       `${name}: the download broke off after ${loaded}${total ? ` of ${total}` : ''} bytes; try again`,

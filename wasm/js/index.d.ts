@@ -1,9 +1,10 @@
 /** Bitbrush: diffusion models at 1 to 8 bits that draw in a page, on the CPU. */
 
 /**
- * arg: a value out of range · space: not enough memory · magic: not a model · version: made by a newer bitbrush ·
- * corrupt: a damaged file · unsupported: this browser lacks something · network: the download failed ·
- * busy: a drawing is in progress · worker: the worker failed · disposed: used after dispose.
+ * arg: a value out of range, a source that cannot be read · space: not enough memory · magic: not a model ·
+ * version: made by a newer bitbrush · corrupt: a damaged file · unsupported: this browser lacks something ·
+ * network: the download failed · busy: a drawing is in progress · worker: the worker failed ·
+ * disposed: used after dispose.
  */
 export type ErrorCode =
   | 'arg'
@@ -37,7 +38,7 @@ export interface Progress {
 export interface LoadOptions {
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
-  /** Address of bitbrush-simd128.wasm; by default one folder above this file. */
+  /** Address of bitbrush-simd128.wasm, relative to the page; by default one folder above this file. */
   wasm?: string | URL;
   /** How long an aborted step may take to answer before its worker is ended, ms. */
   grace?: number;
@@ -68,7 +69,7 @@ export interface DrawRequest {
   /** u64: a safe integer, a bigint or a decimal string; by chance when absent. */
   seed?: number | bigint | string;
   steps?: number;
-  /** 1 = none. Needs a model with a null class. */
+  /** 0.001 to 1000, 1 = none. Needs a model with a null class. */
   guidance?: number;
   eta?: number;
   sampler?: 'default' | 'ddim' | 'ddpm';
