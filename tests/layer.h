@@ -1,4 +1,4 @@
-/* Random quantized layers as the integer contract states them (DESIGN: "what a quantized layer computes"), in natural
+/* Random quantized layers as the integer contract states them (core/FORMAT.md §6–7), in natural
  * order and without any packing, and their naive value: int64 sums of w·(a − z), float operations in the order
  * written there. Nothing here knows tiles, planes in bytes, permutations or codes in memory. */
 #ifndef BB_TESTS_LAYER_H

@@ -1,5 +1,5 @@
 /* Which channels of a value came from which part of a concatenation. A skip tensor and the tensor it is joined to
- * have different ranges, so each part gets its own activation quantizer (DESIGN: segments). */
+ * have different ranges, so each part gets its own activation quantizer (core/FORMAT.md §6). */
 #include "graph/graph.h"
 
 static bool per_channel(uint32_t kind)

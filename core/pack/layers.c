@@ -1,5 +1,5 @@
 /* Resolves and checks the records of quantized layers: every range, scale and integer bound that the kernels rely on
- * (DESIGN: integer contract, operand rule). */
+ * (core/FORMAT.md §6, §7). */
 #include "pack/layout.h"
 
 static bool positive(float x) { return x > 0 && x - x == 0; }

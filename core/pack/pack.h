@@ -24,7 +24,7 @@ typedef enum bb_store {
 } bb_store;
 typedef struct bb_weight_ref { uint32_t store, index; } bb_weight_ref;
 
-/* How a layer's input becomes codes (DESIGN: activation quantizer). Shared by layers that read the same value. */
+/* How a layer's input becomes codes (core/FORMAT.md §6). Shared by layers that read the same value. */
 enum { BB_QUANTIZER_STATIC = 1 /* per step table; 2 = dynamic per token, reserved */ };
 typedef struct bb_quantizer_rec {
     uint32_t kind, bits;          /* bits A 4..8 */

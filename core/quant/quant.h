@@ -1,7 +1,7 @@
 /* The quantizer: ranges, codes and bit planes. Freestanding, so the same code runs in the native tool and in a page;
  * the trainer's fake quantization calls it too: there is one definition of every rounding.
  *
- * Weights (spec: uniform affine, per output channel): w ≈ Δ·(o + code), code in [0, 2^bits − 1], o an integer such
+ * Weights (uniform affine, per output channel): w ≈ Δ·(o + code), code in [0, 2^bits − 1], o an integer such
  * that all o + code fit int8. Activations (per segment and step): x ≈ δ·(code − z), z in [0, 2^bits − 1]. */
 #ifndef BB_QUANT_QUANT_H
 #define BB_QUANT_QUANT_H

@@ -1,4 +1,4 @@
-/* Quantized convolution and linear: DESIGN's integer contract, walked over the kernels.
+/* Quantized convolution and linear: the integer contract of core/FORMAT.md §6–7, walked over the kernels.
  *
  * codes scratch, per item: scales m [channels] f32, the padding pixel [padded], codes [pixels][padded], where a pixel
  * has its segments one after the other, each padded with zeros to a multiple of 8 channels. */

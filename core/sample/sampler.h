@@ -44,7 +44,7 @@ void bb_sampler_step(const bb_sampler_plan *plan, const bb_schedule *sched, uint
 void bb_ddim_step(const bb_sampler_plan *plan, const bb_schedule *sched, uint32_t step, const bb_sampler_io *io);
 void bb_ddpm_step(const bb_sampler_plan *plan, const bb_schedule *sched, uint32_t step, const bb_sampler_io *io);
 
-/* ε = ε_null + g·(ε_label − ε_null), n values; out may be either input. DESIGN order of operations: one
+/* ε = ε_null + g·(ε_label − ε_null), n values; out may be either input. Fixed order of operations: one
  * subtraction, one multiplication, one addition, in f32. */
 void bb_guide(float *out, const float *eps_null, const float *eps_label, float g, size_t n);
 

@@ -29,7 +29,7 @@ typedef struct maker {
 
 static bool is_matrix_op(const bb_op *op) { return op->kind == BB_OP_CONV2D || op->kind == BB_OP_LINEAR; }
 
-/* DESIGN "which layers": by place in the graph, not by family; names only for the time embedding. */
+/* Which layers stay at 8 bits: by place in the graph, not by family; names only for the time embedding. */
 static bool keeps_8_bits(const maker *k, const bb_op *op, uint32_t value)
 {
     const bb_graph *g = &k->m->pack.graph;
