@@ -26,6 +26,9 @@ typedef struct bb_host_options {
 #define BB_HOST_OPTIONS(o)                                                                                     \
     {"--threads", BB_OPTION_U32, &(o).threads, "N", "threads (default: all cores)", 1, 64, NULL},              \
     {"--cpu", BB_OPTION_CHOICE, &(o).cpu, BB_CPU_WORDS, "highest instruction set to use", 0, 0, NULL}
+#define BB_REPORT_OPTIONS(o) /* of the commands that work for long */                                            \
+    {"--json", BB_OPTION_FLAG, &(o).json, NULL, "print one JSON object", 0, 0, NULL},                            \
+    {"--quiet", BB_OPTION_FLAG, &(o).quiet, NULL, "no progress lines", 0, 0, NULL}
 #define BB_CHECKPOINT_OPTIONS(o)                                                                               \
     {"--labels", BB_OPTION_STRING, &(o).labels, "FILE", "class names (default: the checkpoint's labels.json)", \
      0, 0, NULL},                                                                                            \

@@ -25,24 +25,35 @@ BB_INLINE float bb_bf16_to_f32(uint16_t h) { return bb_f32_from_bits((uint32_t)h
 
 /* Cephes-style: n = round(x·log2 e), r = x − n·ln 2 in two parts, degree-6 polynomial, scale by 2^n in
  * two exact multiplications so that results down to the smallest normal are right. */
+#define BB_EXP_HIGH 88.8f
+#define BB_EXP_LOW (-87.4f)
+#define BB_EXP_LOG2E 1.44269504f
+#define BB_EXP_LN2_HIGH 0.693359375f
+#define BB_EXP_LN2_LOW (-2.12194440e-4f)
+#define BB_EXP_P0 1.9875691500e-4f
+#define BB_EXP_P1 1.3981999507e-3f
+#define BB_EXP_P2 8.3334519073e-3f
+#define BB_EXP_P3 4.1665795894e-2f
+#define BB_EXP_P4 1.6666665459e-1f
+#define BB_EXP_P5 5.0000001201e-1f
 BB_INLINE float bb_expf(float x)
 {
-    float c = x < 88.8f ? x : 88.8f; /* NaN → 88.8: restored below */
-    c = c > -87.4f ? c : -87.4f;
-    float n = bb_round_even(c * 1.44269504f);
-    float r = (c - n * 0.693359375f) - n * -2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
+    float c = x < BB_EXP_HIGH ? x : BB_EXP_HIGH; /* NaN → 88.8: restored below */
+    c = c > BB_EXP_LOW ? c : BB_EXP_LOW;
+    float n = bb_round_even(c * BB_EXP_LOG2E);
+    float r = (c - n * BB_EXP_LN2_HIGH) - n * BB_EXP_LN2_LOW;
+    float p = BB_EXP_P0;
+    p = p * r + BB_EXP_P1;
+    p = p * r + BB_EXP_P2;
+    p = p * r + BB_EXP_P3;
+    p = p * r + BB_EXP_P4;
+    p = p * r + BB_EXP_P5;
     p = (p * (r * r) + r) + 1.0f;
     int32_t i = (int32_t)n, half = i >> 1;
     p = p * bb_f32_from_bits((uint32_t)(half + 127) << 23);
     p = p * bb_f32_from_bits((uint32_t)(i - half + 127) << 23);
-    p = x < -87.4f ? 0.0f : p;
-    p = x > 88.8f ? bb_f32_from_bits(0x7f800000u) : p;
+    p = x < BB_EXP_LOW ? 0.0f : p;
+    p = x > BB_EXP_HIGH ? bb_f32_from_bits(0x7f800000u) : p;
     return x == x ? p : x;
 }
 

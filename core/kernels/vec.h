@@ -25,17 +25,17 @@ BB_INLINE vf choose(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~m
 /* bb_expf of mathf.h, step by step; n as an integer is read from the sum's low mantissa bits. */
 BB_INLINE vf exp_v(vf x)
 {
-    const vf high = splat(88.8f), low = splat(-87.4f), magic = splat(12582912.0f);
+    const vf high = splat(BB_EXP_HIGH), low = splat(BB_EXP_LOW), magic = splat(12582912.0f);
     vf c = choose(x < high, x, high);
     c = choose(c > low, c, low);
-    const vf shifted = c * 1.44269504f + magic, n = shifted - magic;
-    const vf r = (c - n * 0.693359375f) - n * -2.12194440e-4f;
-    vf p = splat(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
+    const vf shifted = c * BB_EXP_LOG2E + magic, n = shifted - magic;
+    const vf r = (c - n * BB_EXP_LN2_HIGH) - n * BB_EXP_LN2_LOW;
+    vf p = splat(BB_EXP_P0);
+    p = p * r + BB_EXP_P1;
+    p = p * r + BB_EXP_P2;
+    p = p * r + BB_EXP_P3;
+    p = p * r + BB_EXP_P4;
+    p = p * r + BB_EXP_P5;
     p = (p * (r * r) + r) + 1.0f;
     const vi i = (vi)shifted - 0x4b400000, half = i >> 1;
     p = p * (vf)((half + 127) << 23);

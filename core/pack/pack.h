@@ -10,7 +10,7 @@
 #include "pack/schedule.h"
 
 #define BB_MAX_SEGMENTS 4u  /* input segments of a layer */
-#define BB_MAX_PLANES 8u
+#define BB_MAX_PLANES ((uint32_t)BB_PLANES)
 #define BB_MAX_CLASSES 8u   /* width classes inside a layer */
 #define BB_MAX_STEP_ROWS 64u
 #define BB_MAX_K 65536u     /* inputs per output: keeps every sum inside int32 */

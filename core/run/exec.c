@@ -10,7 +10,6 @@ typedef struct elementwise {
     const bb_op *op;
     const float *x, *a, *b; /* op inputs 0, 1, 2 */
     float *y;
-    bb_shape shape;
     size_t pixels, c, per_item; /* pixels and work items of one batch item */
     bool spread;                /* ADD: input 1 is one vector per item */
 } elementwise;
@@ -44,7 +43,7 @@ static const float *input(const bb_run *run, const bb_op *op, uint32_t k)
 static void run_elementwise(bb_run *run, const bb_op *op, float *y, bb_shape s)
 {
     elementwise e = {.run = run, .op = op, .x = input(run, op, 0), .a = input(run, op, 1), .b = input(run, op, 2),
-                     .y = y, .shape = s, .pixels = (size_t)s.h * s.w, .c = s.c};
+                     .y = y, .pixels = (size_t)s.h * s.w, .c = s.c};
     e.per_item = (e.pixels * e.c + CHUNK - 1) / CHUNK;
     if (op->kind == BB_OP_ADD) {
         bb_shape b = run->shapes[op->in[1]];

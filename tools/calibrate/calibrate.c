@@ -1,6 +1,7 @@
 #include "calibrate/calibrate.h"
 
 #include "base/rng.h"
+#include "import/labels.h"
 #include "progress.h"
 #include "sample/sampler.h"
 
@@ -110,13 +111,6 @@ static bool add_sites(collector *c, const bb_model *m)
         if (!add_site(c, m, shapes, i)) return false;
     }
     return true;
-}
-
-int32_t bb_nth_label(const bb_info *info, uint32_t i)
-{
-    bool has_null = info->null_label >= 0 && info->classes > 1;
-    uint32_t n = info->classes - (has_null ? 1u : 0u), label = n ? i % n : 0;
-    return (int32_t)(has_null && label >= (uint32_t)info->null_label ? label + 1 : label);
 }
 
 static bb_status draw_all(const collector *c, bb_session *s, const bb_model *m, const bb_calibration_options *opt,

@@ -42,8 +42,6 @@ bb_status bb_calibrate(bb_calibration *out, const bb_model *model, const bb_cali
 void bb_calibration_free(bb_calibration *c);
 /* One site's statistics at a step row, for the range search; tail: room for 2·BB_CALIBRATION_TAIL values. */
 bb_activation_stats bb_calibration_stats(const bb_range_stats *s, float *tail);
-/* Class for picture number i when none is asked for: all but the null class, in turn. */
-int32_t bb_nth_label(const bb_info *info, uint32_t i);
 /* The site of a value; NULL if no conv or linear reads it. */
 const bb_site *bb_calibration_site(const bb_calibration *c, uint32_t value);
 

@@ -1,6 +1,6 @@
 /* bitbrush eval: how far a packed model's pictures are from the float model's, drawn from the same seeds. */
-#include "calibrate/calibrate.h"
 #include "host.h"
+#include "import/labels.h"
 #include "progress.h"
 #include "sample/sampler.h"
 
@@ -150,8 +150,7 @@ static int run(const bb_command *c, int argc, char **argv)
         {"--guidance", BB_OPTION_FLOAT, &j.guidance, "G", "guidance (default 2 with a null class, else 1)", 0.001, 1000,
          &j.guidance_given},
         {"--seed", BB_OPTION_U64, &j.seed, "N", "seed of the first picture (default 0)", 0, 0, NULL},
-        {"--json", BB_OPTION_FLAG, &j.json, NULL, "print one JSON object", 0, 0, NULL},
-        {"--quiet", BB_OPTION_FLAG, &j.quiet, NULL, "no progress lines", 0, 0, NULL},
+        BB_REPORT_OPTIONS(j),
         BB_CHECKPOINT_OPTIONS(j.host_options),
         BB_HOST_OPTIONS(j.host_options),
     };

@@ -1,5 +1,5 @@
-#include "calibrate/calibrate.h"
 #include "host.h"
+#include "import/labels.h"
 #include "progress.h"
 #include "sheet.h"
 
@@ -155,8 +155,7 @@ static int run(const bb_command *c, int argc, char **argv)
         {"--sampler", BB_OPTION_CHOICE, &j.sampler, "default|ddim|ddpm", "default: the model's own", 0, 0, NULL},
         {"--eta", BB_OPTION_FLOAT, &j.eta, "E", "share of fresh noise in DDIM (default 0)", 0, 1, NULL},
         {"--grid", BB_OPTION_GRID, j.grid, "RxC", "a labelled sheet of pictures", 1, 64, NULL},
-        {"--json", BB_OPTION_FLAG, &j.json, NULL, "print one JSON object", 0, 0, NULL},
-        {"--quiet", BB_OPTION_FLAG, &j.quiet, NULL, "no progress lines", 0, 0, NULL},
+        BB_REPORT_OPTIONS(j),
         BB_CHECKPOINT_OPTIONS(j.host_options),
         BB_HOST_OPTIONS(j.host_options),
     };

@@ -51,8 +51,7 @@ static int run(const bb_command *c, int argc, char **argv)
         {"--guidance", BB_OPTION_FLOAT, &s.calibration.guidance, "G", "guidance of each (default 2 with a null class)",
          0.001, 100, &s.guidance_given},
         {"--seed", BB_OPTION_U64, &s.calibration.seed, "N", "seed of the first one (default 1000000)", 0, 0, NULL},
-        {"--json", BB_OPTION_FLAG, &s.json, NULL, "print one JSON object", 0, 0, NULL},
-        {"--quiet", BB_OPTION_FLAG, &s.quiet, NULL, "no progress lines", 0, 0, NULL},
+        BB_REPORT_OPTIONS(s),
         BB_CHECKPOINT_OPTIONS(s.host),
         BB_HOST_OPTIONS(s.host),
     };

@@ -2,10 +2,10 @@
  * a in 0..255 is exact: a pair sum is at most 2·128·255. */
 #include <wasm_simd128.h>
 
-#include "base/mathf.h"
 
 #define BB_ISA wasm_simd128
 #include "kernels/set.h"
+#include "kernels/tail.h"
 
 /* pmax(low, v) is low < v ? v : low, so NaN gives low; pmin(high, v) is v < high ? v : high. The result + magic has
  * round(v) in its low mantissa bits: bb_round_even as an integer. */
@@ -32,17 +32,8 @@ void BB_FN(quantize)(const bb_quantize_args *a)
             const v128_t h = wasm_i16x8_narrow_i32x4(n0, n1);
             wasm_v128_store64_lane(code + c, wasm_u8x16_narrow_i16x8(h, h), 0);
         }
-        if (whole == a->channels) continue;
-        for (size_t c = whole; c < whole + 8; c++) {
-            if (c >= a->channels) {
-                code[c] = 0;
-                continue;
-            }
-            float v = x[c] * a->m[c];
-            v = v > low ? v : low;
-            v = v < high ? v : high;
-            code[c] = (uint8_t)((int32_t)bb_round_even(v) + zero);
-        }
+        if (whole < a->channels)
+            quantize_tail(code + whole, x + whole, a->m + whole, a->channels - whole, zero, low, high);
     }
 }
 

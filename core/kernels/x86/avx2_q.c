@@ -2,10 +2,10 @@
  * is exact: a pair sum is at most 2·128·255. */
 #include <immintrin.h>
 
-#include "base/mathf.h"
 
 #define BB_ISA x86_avx2
 #include "kernels/set.h"
+#include "kernels/tail.h"
 
 typedef long long unaligned_i64 __attribute__((aligned(1), may_alias));
 
@@ -28,17 +28,8 @@ void BB_FN(quantize)(const bb_quantize_args *a)
             const __m128i h = _mm_packus_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
             _mm_storel_epi64((__m128i *)(code + c), _mm_packus_epi16(h, h));
         }
-        if (whole == a->channels) continue;
-        for (size_t c = whole; c < whole + 8; c++) {
-            if (c >= a->channels) {
-                code[c] = 0;
-                continue;
-            }
-            float v = x[c] * a->m[c];
-            v = v > low ? v : low;
-            v = v < high ? v : high;
-            code[c] = (uint8_t)((int32_t)bb_round_even(v) + zero);
-        }
+        if (whole < a->channels)
+            quantize_tail(code + whole, x + whole, a->m + whole, a->channels - whole, zero, low, high);
     }
 }
 
