@@ -80,7 +80,8 @@ static double activation_error(const bb_activation_stats *s, bb_activation_grid 
     double tail = 0, sample = 0;
     for (size_t i = 0; i < s->n_tail; i++) tail += squared_error(s->tail[i], g, low, high);
     for (size_t i = 0; i < s->n_sample; i++)
-        if (s->sample[i] > s->tail_low && s->sample[i] < s->tail_high) sample += squared_error(s->sample[i], g, low, high);
+        if (s->sample[i] > s->tail_low && s->sample[i] < s->tail_high)
+            sample += squared_error(s->sample[i], g, low, high);
     return tail + (s->n_sample ? sample * s->count / (double)s->n_sample : 0);
 }
 

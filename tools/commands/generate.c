@@ -136,8 +136,8 @@ static void report(const job *j)
     bb_cli_print_json(j->out);
     printf(",\"pictures\":%u,\"steps\":%u,\"seed\":\"%" PRIu64 "\",\"guidance\":%g,\"cpu\":\"%s\",\"kernels\":\"%s\","
            "\"threads\":%u,\"seconds\":%.3f,\"rgba_fnv1a64\":\"%016" PRIx64 "\"}\n",
-           count, j->steps, j->seed, (double)j->guidance, bb_host_cpu_word(j->host_options.cpu), bb_model_kernels(j->host.model),
-           bb_par_threads(j->host.par),
+           count, j->steps, j->seed, (double)j->guidance,
+           bb_host_cpu_word(j->host_options.cpu), bb_model_kernels(j->host.model), bb_par_threads(j->host.par),
            j->seconds, j->hash);
 }
 
