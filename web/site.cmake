@@ -1,4 +1,4 @@
-# Stages the page: cmake -DSOURCE=repo -DMODULE=….wasm -DSITE=folder -P site.cmake
+# Stages the page: cmake -DSOURCE=repo "-DMODULES=….wasm;…" -DSITE=folder -P site.cmake
 # Plain copies, so that the folder works on any static host. models.json lists the packed models found.
 
 function(stage folder)
@@ -23,7 +23,7 @@ file(GLOB scripts ${SOURCE}/wasm/js/*.js ${SOURCE}/wasm/js/*.d.ts ${SOURCE}/wasm
 file(GLOB models ${SOURCE}/models/*.safetensors)
 list(FILTER models EXCLUDE REGEX "/tiny[^/]*$") # made for tests, draws nothing
 list(SORT models)
-stage("" ${SOURCE}/web/index.html ${SOURCE}/web/main.js ${SOURCE}/web/style.css ${MODULE})
+stage("" ${SOURCE}/web/index.html ${SOURCE}/web/main.js ${SOURCE}/web/style.css ${MODULES})
 stage(js ${scripts})
 stage(models ${models})
 
