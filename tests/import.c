@@ -192,12 +192,12 @@ static void test_config(void)
 /* Position of a tensor's first number in the file's bytes. */
 static size_t data_of(const char *file, size_t n, const char *name)
 {
-    bb_safetensors st;
-    CHECK(bb_safetensors_parse(&st, (const uint8_t *)file, n, "fixture", NULL) == BB_OK, "fixture");
-    const bb_st_tensor *t = bb_safetensors_find(&st, name);
+    bb_st_file f;
+    CHECK(bb_st_file_parse(&f, (const uint8_t *)file, n, "fixture", NULL) == BB_OK, "fixture");
+    const bb_st_tensor *t = bb_safetensors_find(&f.st, name);
     size_t at = t ? (size_t)(t->data - (const uint8_t *)file) : 0;
     CHECK(t, "%s", name);
-    bb_safetensors_close(&st);
+    bb_st_file_close(&f);
     return at;
 }
 

@@ -90,7 +90,7 @@ static float *channels_last(const bb_st_tensor *t)
 
 typedef struct comparison {
     const char *name;
-    bb_safetensors golden;
+    bb_st_file golden;
     size_t compared;
     double worst;
     char worst_name[96];
@@ -98,7 +98,7 @@ typedef struct comparison {
 
 static void compare(comparison *c, const char *name, const float *x, size_t count)
 {
-    const bb_st_tensor *t = bb_safetensors_find(&c->golden, name);
+    const bb_st_tensor *t = bb_safetensors_find(&c->golden.st, name);
     if (!t) return;
     CHECK(count == t->count, "%s: %s has %zu values, not %zu", c->name, name, count, t->count);
     if (count != t->count) return;
@@ -126,8 +126,8 @@ static void tap(void *user, const char *path, const float *x, const uint32_t sha
 
 static bool give_inputs(model *m, const comparison *c)
 {
-    for (size_t i = 0; i < c->golden.n; i++) {
-        const bb_st_tensor *t = &c->golden.tensors[i];
+    for (size_t i = 0; i < c->golden.st.n; i++) {
+        const bb_st_tensor *t = &c->golden.st.tensors[i];
         if (strncmp(t->name, "in.", 3) != 0) continue;
         float *x = channels_last(t);
         bb_status st = bb_input(m->session, t->name + 3, x, t->count);
@@ -149,7 +149,7 @@ static void run_once(model *m, comparison *c)
     size_t expected = 0;
     CHECK(bb_output(m->session, "sample", &y, s) == BB_OK, "%s", c->name);
     compare(c, "out.sample", y, (size_t)s[0] * s[1] * s[2] * s[3]);
-    for (size_t i = 0; i < c->golden.n; i++) expected += strncmp(c->golden.tensors[i].name, "in.", 3) != 0;
+    for (size_t i = 0; i < c->golden.st.n; i++) expected += strncmp(c->golden.st.tensors[i].name, "in.", 3) != 0;
     CHECK(c->compared == expected, "%s: compared %zu of %zu tensors", c->name, c->compared, expected);
     printf("%-20s %2zu tensors, worst %.1e (%s)\n", c->name, c->compared, c->worst, c->worst_name);
 }
@@ -160,16 +160,16 @@ static void check_pass(const char *name, const char *folder, uint32_t dtype)
     bb_error err = {.text = ""};
     char path[512];
     snprintf(path, sizeof path, "%s/golden/%s/golden.safetensors", BB_TESTS_DIR, name);
-    bb_status st = bb_safetensors_open(&c.golden, path, &err);
+    bb_status st = bb_st_file_open(&c.golden, path, &err);
     CHECK(st == BB_OK, "%s", err.text);
     if (st < 0) return;
-    const bb_st_tensor *x = bb_safetensors_find(&c.golden, "in.sample");
+    const bb_st_tensor *x = bb_safetensors_find(&c.golden.st, "in.sample");
     bb_request req = {.size_of = sizeof req, .batch = (uint32_t)x->shape[0], .height = (uint32_t)x->shape[2],
                       .width = (uint32_t)x->shape[3]};
     model m;
     if (open_model(&m, folder, dtype) && open_session(&m, &req)) run_once(&m, &c);
     close_model(&m);
-    bb_safetensors_close(&c.golden);
+    bb_st_file_close(&c.golden);
 }
 
 /* ---- a whole drawing of the teacher ---- */
@@ -241,17 +241,17 @@ static void draw(model *m, const bb_safetensors *golden, bb_par *par)
 
 static void check_drawing(void)
 {
-    bb_safetensors golden;
+    bb_st_file golden;
     bb_error err = {.text = ""};
-    bb_status st = bb_safetensors_open(&golden, BB_TESTS_DIR "/golden/teacher-ddim20/golden.safetensors", &err);
+    bb_status st = bb_st_file_open(&golden, BB_TESTS_DIR "/golden/teacher-ddim20/golden.safetensors", &err);
     CHECK(st == BB_OK, "%s", err.text);
     if (st < 0) return;
     bb_par *par = bb_par_start(2);
     model m;
-    if (open_model(&m, BB_MODELS_DIR "/fashion", BB_F16)) draw(&m, &golden, par);
+    if (open_model(&m, BB_MODELS_DIR "/fashion", BB_F16)) draw(&m, &golden.st, par);
     close_model(&m);
     bb_par_stop(par);
-    bb_safetensors_close(&golden);
+    bb_st_file_close(&golden);
 }
 
 int main(void)

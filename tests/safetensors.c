@@ -24,9 +24,9 @@ static void test_truncated(void)
     memcpy(&header, f.data, 8);
     for (size_t cut = 0; cut < f.size; cut += cut < 64 ? 1 : cut < header + 64 ? 97 : 9973) {
         uint8_t *copy = malloc(cut + !cut);
-        bb_safetensors st;
+        bb_st_file st;
         memcpy(copy, f.data, cut);
-        bb_status s = bb_safetensors_parse(&st, copy, cut, "cut.safetensors", &err);
+        bb_status s = bb_st_file_parse(&st, copy, cut, "cut.safetensors", &err);
         CHECK(s == BB_ERR_SHORT, "cut at %zu: status %d: %s", cut, s, err.text);
         CHECK(strstr(err.text, "cut.safetensors"), "cut at %zu: %s", cut, err.text);
         free(copy);
@@ -39,12 +39,12 @@ static bb_status parse(const char *header, size_t data, bb_error *err)
 {
     uint64_t n = strlen(header);
     uint8_t *file = calloc(8 + (size_t)n + data, 1);
-    bb_safetensors st;
+    bb_st_file st;
     *err = (bb_error){.text = ""};
     memcpy(file, &n, 8);
     memcpy(file + 8, header, (size_t)n);
-    bb_status s = bb_safetensors_parse(&st, file, 8 + (size_t)n + data, "x.safetensors", err);
-    if (s == BB_OK) bb_safetensors_close(&st);
+    bb_status s = bb_st_file_parse(&st, file, 8 + (size_t)n + data, "x.safetensors", err);
+    if (s == BB_OK) bb_st_file_close(&st);
     free(file);
     return s;
 }
@@ -93,10 +93,40 @@ static void test_headers(void)
         CHECK(st == cases[i].status, "%s: status %d: %s", cases[i].header, st, err.text);
         CHECK(strstr(err.text, cases[i].needle), "%s: %s", cases[i].header, err.text);
     }
-    bb_safetensors st;
+    bb_st_file st;
     static const uint8_t huge[16] = {255, 255, 255, 255, 255, 255, 255, 255}, none[16] = {0};
-    CHECK(bb_safetensors_parse(&st, huge, 16, "x", &err) == BB_ERR_CORRUPT, "huge header length");
-    CHECK(bb_safetensors_parse(&st, none, 16, "x", &err) == BB_ERR_CORRUPT, "empty header");
+    CHECK(bb_st_file_parse(&st, huge, 16, "x", &err) == BB_ERR_CORRUPT, "huge header length");
+    CHECK(bb_st_file_parse(&st, none, 16, "x", &err) == BB_ERR_CORRUPT, "empty header");
+}
+
+/* Many tensors in the worst order, described as shortly as can be: each is found, and the memory suffices. */
+static void test_many(void)
+{
+    enum { N = 3000, EACH = 64 };
+    uint8_t *file = calloc(N * EACH + N, 1);
+    char *header = (char *)file + 8, *end = header;
+    bb_error err = {.text = ""};
+    bb_st_file st;
+    for (int i = N; i-- > 0;)
+        end += sprintf(end, "%c\"%x\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[%d,%d]}",
+                       end == header ? '{' : ',', (unsigned)i, i, i + 1);
+    *end++ = '}';
+    uint64_t n = (uint64_t)(end - header);
+    memcpy(file, &n, 8);
+    CHECK(bb_st_file_parse(&st, file, 8 + (size_t)n + N, "x", &err) == BB_OK && st.st.n == N, "%s", err.text);
+    for (unsigned i = 0; i < N; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "%x", i);
+        const bb_st_tensor *t = bb_safetensors_find(&st.st, name);
+        CHECK(t && t->begin == i, "%s", name);
+    }
+    bb_st_file_close(&st);
+    size_t need;
+    void *mem = malloc(64);
+    CHECK(bb_safetensors_memory(file, 8 + (size_t)n + N, "x", &need, &err) == BB_OK && need > 64, "%zu", need);
+    CHECK(bb_safetensors_parse(&st.st, file, 8 + (size_t)n + N, "x", mem, 64, &err) == BB_ERR_SPACE, "%s", err.text);
+    free(mem);
+    free(file);
 }
 
 static void test_round_trip(void)
@@ -105,23 +135,23 @@ static void test_round_trip(void)
     const bb_st_out list[] = {
         {"plain", 2, {2, 3}, a}, {"q\"uo\\te\n", 0, {0}, b}, {"empty", 1, {0}, NULL}, {"é", 1, {1}, b}};
     bb_error err = {.text = ""};
-    bb_safetensors st;
+    bb_st_file st;
     uint8_t *bytes;
     size_t n;
     CHECK(bb_safetensors_write(list, BB_COUNT(list), &bytes, &n, &err) == BB_OK, "%s", err.text);
-    CHECK(bb_safetensors_parse(&st, bytes, n, "x", &err) == BB_OK, "%s", err.text);
-    CHECK(st.n == BB_COUNT(list), "%zu tensors", st.n);
+    CHECK(bb_st_file_parse(&st, bytes, n, "x", &err) == BB_OK, "%s", err.text);
+    CHECK(st.st.n == BB_COUNT(list), "%zu tensors", st.st.n);
     for (size_t i = 0; i < BB_COUNT(list); i++) {
-        const bb_st_tensor *t = bb_safetensors_find(&st, list[i].name);
+        const bb_st_tensor *t = bb_safetensors_find(&st.st, list[i].name);
         CHECK(t && t->rank == list[i].rank && t->dtype == BB_ST_F32, "%s", list[i].name);
         if (t && t->count) CHECK(!memcmp(t->data, list[i].data, t->bytes), "%s", list[i].name);
     }
-    CHECK(!bb_safetensors_find(&st, "absent"), "found what is not there");
-    bb_safetensors_close(&st);
+    CHECK(!bb_safetensors_find(&st.st, "absent"), "found what is not there");
+    bb_st_file_close(&st);
     free(bytes);
     CHECK(bb_safetensors_write(NULL, 0, &bytes, &n, &err) == BB_OK && n == 16, "an empty file has %zu bytes", n);
-    CHECK(bb_safetensors_parse(&st, bytes, n, "x", &err) == BB_OK && st.n == 0, "%s", err.text);
-    bb_safetensors_close(&st);
+    CHECK(bb_st_file_parse(&st, bytes, n, "x", &err) == BB_OK && st.st.n == 0, "%s", err.text);
+    bb_st_file_close(&st);
     free(bytes);
 }
 
@@ -215,6 +245,7 @@ int main(void)
     if (!mkdtemp(folder)) return 1;
     test_truncated();
     test_headers();
+    test_many();
     test_round_trip();
     test_dtypes();
     test_sha256();

@@ -15,7 +15,7 @@ enum { C = 2, PIXELS = 12, D = C * PIXELS };
 
 typedef struct golden {
     bb_json_file config, call;
-    bb_safetensors st;
+    bb_st_file st;
     bb_schedule sched;
 } golden;
 
@@ -30,7 +30,7 @@ static bool open_golden(golden *g, const char *name)
     snprintf(path, sizeof path, BB_TESTS_DIR "/golden/schedulers/%s/call.json", name);
     ok = ok && bb_json_file_open(&g->call, path, &err) >= 0;
     snprintf(path, sizeof path, BB_TESTS_DIR "/golden/schedulers/%s/golden.safetensors", name);
-    ok = ok && bb_safetensors_open(&g->st, path, &err) >= 0;
+    ok = ok && bb_st_file_open(&g->st, path, &err) >= 0;
     CHECK(ok, "%s: %s", name, err.text);
     return ok;
 }
@@ -40,13 +40,13 @@ static void close_golden(golden *g)
     bb_scheduler_free(&g->sched);
     bb_json_file_close(&g->config);
     bb_json_file_close(&g->call);
-    bb_safetensors_close(&g->st);
+    bb_st_file_close(&g->st);
 }
 
 /* A tensor as f32; the caller frees. */
 static float *tensor(const golden *g, const char *name, size_t *count)
 {
-    const bb_st_tensor *t = bb_safetensors_find(&g->st, name);
+    const bb_st_tensor *t = bb_safetensors_find(&g->st.st, name);
     *count = t ? t->count : 0;
     if (!t) return NULL;
     float *v = malloc(t->count * sizeof *v + 1);

@@ -168,14 +168,14 @@ static bb_status compute(job *j, const bb_safetensors *in, bb_error *err)
 
 static bb_status run_job(job *j, const char *model, const bb_host_options *opt, bb_error *err)
 {
-    bb_safetensors in;
+    bb_st_file in;
     uint8_t *bytes = NULL;
     size_t size = 0;
     BB_TRY(bb_file_check_writable(j->out_path, err));
     BB_TRY(bb_host_open(&j->host, model, opt, err));
-    BB_TRY(bb_safetensors_open(&in, j->in_path, err));
-    bb_status status = compute(j, &in, err);
-    bb_safetensors_close(&in);
+    BB_TRY(bb_st_file_open(&in, j->in_path, err));
+    bb_status status = compute(j, &in.st, err);
+    bb_st_file_close(&in);
     if (status == BB_OK) status = bb_safetensors_write(j->out, j->n_out, &bytes, &size, err);
     if (status == BB_OK) status = bb_file_write(j->out_path, bytes, size, err);
     free(bytes);

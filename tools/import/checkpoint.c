@@ -120,9 +120,9 @@ bb_status bb_checkpoint_open(bb_checkpoint *ck, const char *path, bb_error *err)
     if (!bb_json_string(j, bb_json_member(j, 0, "_class_name"), ck->class_name, sizeof ck->class_name)) {
         status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: has no _class_name; not a diffusers component", ck->config_path);
     } else {
-        status = bb_safetensors_open(&ck->weights, ck->weights_path, err);
+        status = bb_st_file_open(&ck->weights, ck->weights_path, err);
     }
-    if (status >= 0 && !(ck->used = calloc(ck->weights.n + 1, sizeof *ck->used))) {
+    if (status >= 0 && !(ck->used = calloc(ck->weights.st.n + 1, sizeof *ck->used))) {
         status = bb_fail(err, BB_ERR_SPACE, "out of memory");
     }
     if (status < 0) bb_checkpoint_close(ck);
@@ -132,7 +132,7 @@ bb_status bb_checkpoint_open(bb_checkpoint *ck, const char *path, bb_error *err)
 void bb_checkpoint_close(bb_checkpoint *ck)
 {
     bb_json_file_close(&ck->config);
-    bb_safetensors_close(&ck->weights);
+    bb_st_file_close(&ck->weights);
     free(ck->used);
     ck->used = NULL;
 }
@@ -143,13 +143,13 @@ static const bb_st_tensor *find(const bb_checkpoint *ck, const char *name)
     static const struct { const char *now, *old; } renamed[] = {
         {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."},
     };
-    const bb_st_tensor *t = bb_safetensors_find(&ck->weights, name);
+    const bb_st_tensor *t = bb_safetensors_find(&ck->weights.st, name);
     for (size_t i = 0; !t && i < BB_COUNT(renamed); i++) {
         char old[512];
         const char *at = strstr(name, renamed[i].now);
         if (!at) continue;
         snprintf(old, sizeof old, "%.*s%s%s", (int)(at - name), name, renamed[i].old, at + strlen(renamed[i].now));
-        t = bb_safetensors_find(&ck->weights, old);
+        t = bb_safetensors_find(&ck->weights.st, old);
     }
     return t;
 }
@@ -179,17 +179,17 @@ bb_status bb_checkpoint_tensor(bb_checkpoint *ck, const char *name, const uint32
         return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor %s is %s; weights must be F32, F16 or BF16",
                        ck->weights_path, t->name, bb_st_dtype_name(t->dtype));
     }
-    ck->used[t - ck->weights.tensors] = true;
+    ck->used[t - ck->weights.st.tensors] = true;
     *out = t;
     return BB_OK;
 }
 
 bb_status bb_checkpoint_finish(const bb_checkpoint *ck, bb_error *err)
 {
-    for (size_t i = 0; i < ck->weights.n; i++) {
+    for (size_t i = 0; i < ck->weights.st.n; i++) {
         if (ck->used[i]) continue;
         return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor %s has no place in the %s that config.json describes",
-                       ck->weights_path, ck->weights.tensors[i].name, ck->class_name);
+                       ck->weights_path, ck->weights.st.tensors[i].name, ck->class_name);
     }
     return BB_OK;
 }

@@ -16,8 +16,8 @@ typedef struct bb_checkpoint {
     char licence[96];                  /* from the front matter of README.md; "" if there is none */
     char class_name[96];               /* _class_name of the component */
     bb_json_file config;
-    bb_safetensors weights;
-    bool *used;                        /* [weights.n] */
+    bb_st_file weights;
+    bool *used;                        /* [weights.st.n] */
 } bb_checkpoint;
 
 /* On failure nothing needs closing. */
