@@ -28,7 +28,7 @@ const SYSTEM = [
   [/^core\/kernels\/arm\/neon[^/]*$/, ['arm_neon.h']],
 ];
 const BUILTINS =
-  /^(expect|trap|unreachable|prefetch|sqrtf?|popcount(ll)?|c[lt]z(ll)?|(convert|shuffle)vector|mem(cpy|set|move|cmp))$/;
+  /^(expect|trap|inff|unreachable|prefetch|sqrtf?|popcount(ll)?|c[lt]z(ll)?|(convert|shuffle)vector|mem(cpy|set|move|cmp))$/;
 
 const rowOf = room => rows.findIndex(row => row.includes(room));
 

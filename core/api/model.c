@@ -34,3 +34,10 @@ void bb_model_select(bb_model *m, uint32_t cpu) { bb_kernels_select(&m->kernels,
 void bb_model_info(const bb_model *m, bb_info *out) { *out = m->pack.info; }
 
 const char *bb_model_kernels(const bb_model *m) { return m->kernels.isa; }
+
+int32_t bb_nth_label(const bb_info *info, uint32_t i)
+{
+    bool has_null = info->null_label >= 0 && info->classes > 1;
+    uint32_t n = info->classes - (has_null ? 1u : 0u), label = n ? i % n : 0;
+    return (int32_t)(has_null && label >= (uint32_t)info->null_label ? label + 1 : label);
+}

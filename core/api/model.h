@@ -13,6 +13,9 @@ struct bb_model {
 /* Uses only kernel sets whose needs are in cpu (tests, --cpu). */
 void bb_model_select(bb_model *model, uint32_t cpu);
 
+/* Class for picture number i when none is asked for: all but the null class, in turn. */
+int32_t bb_nth_label(const bb_info *info, uint32_t i);
+
 /* Internal observer by value id; bb_tap is its public form by module path, and replaces it. */
 void bb_session_observe(bb_session *s, bb_observe_fn fn, void *user);
 

@@ -39,6 +39,7 @@ BB_INLINE uint32_t bb_f32_bits(float x) { uint32_t u; memcpy(&u, &x, 4); return 
 BB_INLINE float bb_f32_from_bits(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
 BB_INLINE uint64_t bb_f64_bits(double x) { uint64_t u; memcpy(&u, &x, 8); return u; }
 BB_INLINE double bb_f64_from_bits(uint64_t u) { double x; memcpy(&x, &u, 8); return x; }
+#define BB_INFINITY __builtin_inff()
 BB_INLINE float bb_sqrtf(float x) { return __builtin_sqrtf(x); } /* one exact instruction everywhere */
 BB_INLINE double bb_sqrt(double x) { return __builtin_sqrt(x); }
 

@@ -44,6 +44,7 @@ static size_t format(char *out, size_t size, const char *fmt, va_list args)
         }
         case 'u': put_unsigned(out, size, &n, va_arg(args, uint32_t)); break;
         case 'z': put_unsigned(out, size, &n, va_arg(args, size_t)); break;
+        case 'l': put_unsigned(out, size, &n, va_arg(args, uint64_t)); break;
         case 'd': {
             int64_t v = va_arg(args, int32_t);
             if (v < 0) put(out, size, &n, '-');

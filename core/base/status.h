@@ -13,7 +13,7 @@
     } while (0)
 
 /* Fills err (may be NULL) and returns code. fmt knows %s (const char *, NULL shows as "?"), %u (uint32_t),
- * %d (int32_t), %z (size_t) and %%; text that does not fit is cut. Never allocates. */
+ * %d (int32_t), %z (size_t), %l (uint64_t) and %%; text that does not fit is cut. Never allocates. */
 bb_status bb_fail(bb_error *err, bb_status code, const char *fmt, ...);
 
 /* The same formatter for any buffer: writes at most size-1 characters and a NUL. Returns the length. */

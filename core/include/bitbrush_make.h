@@ -54,6 +54,8 @@ typedef enum bb_make_mixed { /* one bit more for some outputs of a layer, one bi
 
 typedef enum bb_make_tables { BB_TABLES_STEP, BB_TABLES_STATIC } bb_make_tables; /* activation ranges */
 
+typedef struct bb_make bb_make;
+
 typedef struct bb_make_options { /* fill with bb_make_defaults, then change */
     uint32_t size_of;        /* sizeof(bb_make_options) */
     uint32_t wbits, abits;   /* weights 1..8, activations 4..8 */

@@ -7,10 +7,10 @@
 #define BB_QUANT_QUANT_H
 
 #include "base/mathf.h"
+#include "bitbrush_make.h"
 #include "pack/pack.h"
 
-/* How a range is chosen. MSE shrinks the min-max range in 80 steps of 1 % and keeps the least squared error. */
-typedef enum bb_range { BB_RANGE_MINMAX, BB_RANGE_MSE } bb_range;
+typedef bb_make_range bb_range; /* MSE shrinks the min-max range in 80 steps of 1 %, and keeps the least error */
 
 typedef struct bb_weight_grid { float delta; int16_t offset; } bb_weight_grid;
 typedef struct bb_activation_grid { float delta; uint8_t zero; } bb_activation_grid;

@@ -1,6 +1,5 @@
 /* bitbrush eval: how far a packed model's pictures are from the float model's, drawn from the same seeds. */
 #include "host.h"
-#include "import/labels.h"
 #include "progress.h"
 #include "sample/sampler.h"
 

@@ -1,5 +1,4 @@
 #include "host.h"
-#include "import/labels.h"
 #include "progress.h"
 #include "sheet.h"
 

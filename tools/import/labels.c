@@ -111,10 +111,3 @@ void bb_labels_free(bb_labels *l)
     free(l->names);
     *l = (bb_labels){.null_label = -1};
 }
-
-int32_t bb_nth_label(const bb_info *info, uint32_t i)
-{
-    bool has_null = info->null_label >= 0 && info->classes > 1;
-    uint32_t n = info->classes - (has_null ? 1u : 0u), label = n ? i % n : 0;
-    return (int32_t)(has_null && label >= (uint32_t)info->null_label ? label + 1 : label);
-}

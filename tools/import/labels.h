@@ -16,7 +16,4 @@ typedef struct bb_labels {
 bb_status bb_labels_read(bb_labels *out, const char *path, const char *null_label, uint32_t classes, bb_error *err);
 void bb_labels_free(bb_labels *l);
 
-/* Class for picture number i when none is asked for: all but the null class, in turn. */
-int32_t bb_nth_label(const bb_info *info, uint32_t i);
-
 #endif

@@ -1,0 +1,89 @@
+/* Private to core/make: the state of a bb_make and the parts that its phases share. */
+#ifndef BB_MAKE_MAKE_H
+#define BB_MAKE_MAKE_H
+
+#include "api/model.h"
+#include "make/blocks.h"
+#include "quant/quant.h"
+
+#define BB_CALIBRATION_SAMPLES 4096u /* values kept per site, step and segment, for the range search */
+#define BB_CALIBRATION_TAIL 64u      /* lowest and highest values kept, each */
+
+typedef struct bb_range_stats {
+    float low, high;
+    float *samples;     /* [BB_CALIBRATION_SAMPLES]; then the tails: [TAIL] lowest, [TAIL] highest */
+    uint32_t n, n_low, n_high;
+    float bound_low, bound_high; /* largest of the lowest, smallest of the highest, once those are full */
+    double count;
+} bb_range_stats;
+
+/* A value that quantized layers read. */
+typedef struct bb_site {
+    uint32_t value, first_op;   /* the first conv or linear that reads it */
+    uint32_t segments, seg_channels[BB_MAX_SEGMENTS];
+    uint32_t rows;              /* steps, or 1 where the value does not change between steps */
+    bb_range_stats *stats;      /* [rows][segments] */
+} bb_site;
+
+typedef struct bb_calibration {
+    bb_site *sites; uint32_t n_sites;
+    float timesteps[BB_MAX_STEP_ROWS]; /* noisiest first */
+    bb_session *session;
+    bb_block *before;     /* what lies below the session's workspace */
+    uint32_t *site_of_op; /* [n_ops] site number, BB_NONE */
+    uint32_t image, step; /* the next to be drawn */
+    uint64_t drawn;       /* random numbers used so far */
+    uint32_t broken;      /* op whose input was infinite or NaN; BB_NONE */
+} bb_calibration;
+
+#define BB_MAKE_META 16
+
+struct bb_make {
+    bb_blocks blocks;
+    bb_make_options opt;     /* with the defaults that depend on the model */
+    bb_model model;          /* a copy: its weights may be replaced before the first step */
+    bb_weight *weights;      /* what model.pack.weights points to */
+    uint32_t phase;          /* bb_make_phase of the next slice; BB_MAKE_PHASES when done */
+    bool started;
+    bb_status failed;        /* what bb_make_step answers once it has failed */
+    bb_calibration cal;
+    uint32_t slot;           /* the next weight slot to be quantized */
+    /* What the file is made of. */
+    bb_weight_ref *refs;
+    bb_tensor_out *tensors; uint32_t n_tensors;
+    float *f32; uint32_t n_f32;
+    bb_layer_rec *layers; uint32_t n_layers;
+    bb_quantizer_rec *quantizers; uint32_t *quantizer_value; uint32_t n_quantizers;
+    float *delta; int16_t *offset; uint32_t n_rows;
+    float *step_key, *step_delta; uint8_t *step_zero; uint32_t n_key, n_step;
+    uint64_t weights_in_all, weight_bits; /* for the mean */
+    bb_meta_out meta[BB_MAKE_META]; uint32_t n_meta;
+    bb_make_layer *reports; uint32_t n_reports;
+    uint8_t *file; size_t file_bytes;
+};
+
+BB_INLINE bool bb_is_matrix_op(const bb_op *op) { return op->kind == BB_OP_CONV2D || op->kind == BB_OP_LINEAR; }
+
+/* Finds the sites and starts the drawing session; a slice is one denoising step, BB_DONE after the last. */
+bb_status bb_calibration_begin(bb_make *m, bb_error *err);
+bb_status bb_calibration_step(bb_make *m, bb_error *err);
+/* One site's statistics at a step row, for the range search; tail: room for 2·BB_CALIBRATION_TAIL values. */
+bb_activation_stats bb_calibration_stats(const bb_range_stats *s, float *tail);
+/* The site of a value; NULL if no conv or linear reads it. */
+const bb_site *bb_calibration_site(const bb_calibration *c, uint32_t value);
+
+/* Takes the memory for what the file is made of; then one weight slot after the other, BB_DONE after the last. */
+bb_status bb_layers_begin(bb_make *m, bb_error *err);
+bb_status bb_layers_step(bb_make *m, bb_error *err);
+
+/* Metadata and the file's bytes, read back with all of the reader's checks. */
+bb_status bb_file_make(bb_make *m, bb_error *err);
+/* The reader's checks on a file just made: no file leaves the tools that they would not open. */
+bb_status bb_file_prove(const uint8_t *bytes, size_t n, const bb_make_memory *memory, bb_error *err);
+
+BB_INLINE bb_status bb_out_of_memory(bb_error *err, const char *when)
+{
+    return bb_fail(err, BB_ERR_SPACE, "%s: out of memory", when);
+}
+
+#endif
