@@ -3,8 +3,8 @@
 
 #include "check.h"
 
+#include "base/sha256.h"
 #include "import/safetensors.h"
-#include "import/sha256.h"
 #include "io.h"
 
 #include <ftw.h>

@@ -2,10 +2,10 @@
 #include "import/import.h"
 
 #include "base/mathf.h"
+#include "base/sha256.h"
 #include "import/checkpoint.h"
 #include "import/labels.h"
 #include "import/scheduler.h"
-#include "import/sha256.h"
 #include "import/unet2d.h"
 #include "make.h"
 

@@ -1,14 +1,18 @@
 /* SHA-256 as FIPS 180-4 describes it. The round constants are the first 32 bits of the fractional parts of the cube
  * roots of the first 64 primes, and are computed as such: exact in double, and no table to mistype. */
-#include "import/sha256.h"
-
-#include <math.h>
-#include <stdio.h>
-#include <string.h>
+#include "base/sha256.h"
 
 static uint32_t rotate(uint32_t x, unsigned n) { return x >> n | x << (32 - n); }
 
-static uint32_t fraction_bits(double root) { return (uint32_t)((root - floor(root)) * 4294967296.0); }
+static uint32_t fraction_bits(double root) { return (uint32_t)((root - (uint32_t)root) * 4294967296.0); }
+
+/* Newton's method from above, which converges without swinging over. */
+static double cube_root(double x)
+{
+    double y = 8;
+    for (int i = 0; i < 12; i++) y -= (y - x / (y * y)) / 3;
+    return y;
+}
 
 static void constants(uint32_t k[64], uint32_t h[8])
 {
@@ -17,8 +21,8 @@ static void constants(uint32_t k[64], uint32_t h[8])
         bool prime = true;
         for (unsigned d = 2; d * d <= p; d++) prime = prime && p % d;
         if (!prime) continue;
-        if (n < 8) h[n] = fraction_bits(sqrt(p));
-        k[n++] = fraction_bits(cbrt(p));
+        if (n < 8) h[n] = fraction_bits(bb_sqrt(p));
+        k[n++] = fraction_bits(cube_root(p));
     }
 }
 
@@ -56,5 +60,6 @@ void bb_sha256(const uint8_t *data, size_t n, char out[65])
     tail[rest] = 0x80;
     for (int i = 0; i < 8; i++) tail[padded - 1 - (size_t)i] = (uint8_t)((uint64_t)n * 8 >> 8 * i);
     for (size_t i = 0; i < padded; i += 64) block(h, k, tail + i);
-    for (int i = 0; i < 8; i++) snprintf(out + 8 * i, 9, "%08x", (unsigned)h[i]);
+    for (int i = 0; i < 64; i++) out[i] = "0123456789abcdef"[h[i / 8] >> (28 - 4 * (i % 8)) & 15];
+    out[64] = 0;
 }
