@@ -3,6 +3,7 @@
 
 #include "base/arena.h"
 #include "base/mathf.h"
+#include "base/sort.h"
 
 #define MAX_HEADER 100000000u /* the limit of the reference implementation */
 
@@ -134,47 +135,33 @@ static bb_status read_tensor(reader *r, bb_st_tensor *t, uint32_t key)
 
 /* ---- order ---- */
 
-static bool before_by_begin(const bb_st_tensor *a, const bb_st_tensor *b)
+static bool before_by_begin(const void *tensors, size_t a, size_t b)
 {
-    return a->begin != b->begin ? a->begin < b->begin : a->bytes < b->bytes; /* empty ones first */
+    const bb_st_tensor *x = (const bb_st_tensor *)tensors + a, *y = (const bb_st_tensor *)tensors + b;
+    return x->begin != y->begin ? x->begin < y->begin : x->bytes < y->bytes; /* empty ones first */
 }
 
-static bool before_by_name(const bb_st_tensor *a, const bb_st_tensor *b) { return compare(a->name, b->name) < 0; }
-
-typedef bool before_fn(const bb_st_tensor *a, const bb_st_tensor *b);
-
-/* Lets t[at] of a heap of n sink to its place; the greatest stands first. */
-static void sink(bb_st_tensor *t, size_t at, size_t n, before_fn *before)
+static bool before_by_name(const void *tensors, size_t a, size_t b)
 {
-    for (size_t child; (child = 2 * at + 1) < n; at = child) {
-        if (child + 1 < n && before(&t[child], &t[child + 1])) child++;
-        if (!before(&t[at], &t[child])) return;
-        bb_st_tensor swap = t[at];
-        t[at] = t[child];
-        t[child] = swap;
-    }
+    const bb_st_tensor *t = tensors;
+    return compare(t[a].name, t[b].name) < 0;
 }
 
-/* Heapsort: in place, and no order of a hostile file makes it slow. */
-static void sort(bb_st_tensor *t, size_t n, before_fn *before)
+static void swap(void *tensors, size_t a, size_t b)
 {
-    for (size_t i = n / 2; i-- > 0;) sink(t, i, n, before);
-    for (size_t i = n; i-- > 1;) {
-        bb_st_tensor swap = t[0];
-        t[0] = t[i];
-        t[i] = swap;
-        sink(t, 0, i, before);
-    }
+    bb_st_tensor *t = tensors, old = t[a];
+    t[a] = t[b];
+    t[b] = old;
 }
 
 static bb_status check_tensors(const reader *r)
 {
     bb_st_tensor *t = r->tensors;
-    sort(t, r->n, before_by_begin);
+    bb_heapsort(&(bb_sort){t, before_by_begin, swap}, r->n);
     for (size_t i = 1; i < r->n; i++) {
         if (t[i].begin < t[i - 1].begin + t[i - 1].bytes) return corrupt(r, t[i].name, "overlaps another one");
     }
-    sort(t, r->n, before_by_name);
+    bb_heapsort(&(bb_sort){t, before_by_name, swap}, r->n);
     for (size_t i = 1; i < r->n; i++) {
         if (!compare(t[i].name, t[i - 1].name)) return corrupt(r, t[i].name, "occurs twice");
     }
