@@ -162,15 +162,21 @@ static void test_config(void)
     expect_config("\"_class_name\": \"UNet2DModel\",", "", no, "config.json", "_class_name");
     expect_config("\"dropout\"", "\"colour\": 3, \"dropout\"", no, "config.json", "\"colour\"");
     expect_config("\"dropout\"", "\"_colour\": 3, \"hue\": null, \"tint\": false, \"dropout\"", BB_OK, "", "");
-    expect_config("\"silu\"", "\"gelu\"", no, "\"act_fn\" is gelu", "silu");
+    expect_config("\"silu\"", "\"relu\"", no, "\"act_fn\" is relu", "silu, swish, gelu, mish");
+    expect_config("\"silu\"", "\"mish\"", BB_OK, "", "");
     expect_config("\"AttnDownBlock2D\"", "\"SkipDownBlock2D\"", no, "down_block_types", "SkipDownBlock2D");
-    expect_config("\"AttnUpBlock2D\"", "\"ResnetUpsampleBlock2D\"", no, "up_block_types", "ResnetUpsampleBlock2D");
+    expect_config("\"AttnUpBlock2D\"", "\"ResnetUpsampleBlock2D\"", BB_ERR_CORRUPT, WEIGHTS,
+                  "upsamplers.0.norm1.weight is missing");
+    expect_config("\"AttnUpBlock2D\"", "\"AttnSkipUpBlock2D\"", no, "up_block_types", "AttnSkipUpBlock2D");
     expect_config("\"AttnUpBlock2D\",", "", no, "up_block_types", "as many entries");
     expect_config("\"positional\"", "\"fourier\"", no, "time_embedding_type", "fourier");
     expect_config("\"class_embed_type\": null", "\"class_embed_type\": \"identity\"", no, "class_embed_type",
                   "identity");
-    expect_config("\"downsample_type\": \"conv\"", "\"downsample_type\": \"resnet\"", no, "downsample_type",
-                  "resnet");
+    expect_config("\"downsample_type\": \"conv\"", "\"downsample_type\": \"resnet\"", BB_ERR_CORRUPT, WEIGHTS,
+                  "down_blocks.1.downsamplers.0.norm1.weight is missing");
+    expect_config("\"upsample_type\": \"conv\"", "\"upsample_type\": \"kdown\"", no, "upsample_type", "kdown");
+    expect_config("\"class_embed_type\": null", "\"class_embed_type\": \"timestep\"", BB_ERR_CORRUPT, WEIGHTS,
+                  "class_embedding.linear_1.weight is missing");
     expect_config("\"sample_size\": 16", "\"sample_size\": 18", no, "sample_size", "multiple of 4");
     expect_config("\"sample_size\": 16", "\"sample_size\": [16, 24]", BB_OK, "", "");
     expect_config("\"sample_size\": 16", "\"sample_size\": null", no, "sample_size", "missing");

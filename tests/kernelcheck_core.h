@@ -278,7 +278,7 @@ static inline void kc_elementwise(kc *k, int temper)
     const float *x = kc_floats(k, KC_A, n, temper), *b = kc_floats(k, KC_B, n, temper);
     const float *scale = kc_floats(k, KC_C, c, temper), *shift = kc_floats(k, KC_D, c, temper);
     const float mul = kc_float(k, temper), add = kc_float(k, temper);
-    static const char *const names[] = {"silu", "add", "add_channels", "modulate", "affine"};
+    static const char *const names[] = {"silu", "add", "add_channels", "modulate", "affine", "gelu", "mish"};
     for (size_t op = 0; op < BB_COUNT(names); op++) {
         const bool in_place = kc_coin(k);
         kc_poison(k, n * 4);
@@ -292,14 +292,27 @@ static inline void kc_elementwise(kc *k, int temper)
             if (op == 2) set->add_channels(y, in, scale, pixels, c);
             if (op == 3) set->modulate(y, in, scale, shift, pixels, c);
             if (op == 4) set->affine(y, in, mul, add, n);
+            if (op == 5) set->gelu(y, in, n);
+            if (op == 6) set->mish(y, in, n);
         }
         kc_compare(k, names[op], n * 4, true);
     }
 }
 
-/* Every 65,537th bit pattern through silu, so exp is compared over all of its range, and the 129 floats around each
- * (n + ½)·ln 2, where its range reduction changes sides. */
-static inline void kc_silu_sweep(kc *k)
+static inline void kc_avg_pool(kc *k, int temper)
+{
+    bb_avg_pool_args a = {.pixels = kc_range(k, 1, 9), .c = kc_range(k, 1, 40), .factor = kc_range(k, 1, 4)};
+    const size_t row = a.pixels * a.factor * a.c, n = a.pixels * a.c * 4;
+    a.row_stride = row + kc_below(k, 5);
+    a.x = kc_floats(k, KC_A, (a.factor - 1) * a.row_stride + row, temper);
+    kc_poison(k, n);
+    KC_BOTH(avg_pool2d, a, y, float, n);
+    kc_compare(k, "avg_pool2d", n, true);
+}
+
+/* Every 65,537th bit pattern through silu, gelu and mish, so exp is compared over all of its range, and the 129 floats
+ * around each (n + ½)·ln 2, where its range reduction changes sides. */
+static inline void kc_activation_sweep(kc *k)
 {
     const size_t wide = 65535, around = 129, halves = 250, n = wide + around * halves;
     float *x = kc_place(k, KC_A, n * 4);
@@ -308,10 +321,14 @@ static inline void kc_silu_sweep(kc *k)
         const float centre = ((float)(i / around) - 124.5f) * 0.69314718f;
         x[wide + i] = bb_f32_from_bits(bb_f32_bits(centre) - 64 + (uint32_t)(i % around));
     }
-    kc_poison(k, n * 4);
-    k->ref->silu(kc_place(k, KC_REF, n * 4), x, n);
-    k->set->silu(kc_place(k, KC_NEW, n * 4), x, n);
-    kc_compare(k, "silu", n * 4, true);
+    for (int op = 0; op < 3; op++) {
+        kc_poison(k, n * 4);
+        for (int slot = KC_REF; slot <= KC_NEW; slot++) {
+            const bb_kernels *set = slot == KC_REF ? k->ref : k->set;
+            (op == 0 ? set->silu : op == 1 ? set->gelu : set->mish)(kc_place(k, slot, n * 4), x, n);
+        }
+        kc_compare(k, op == 0 ? "silu" : op == 1 ? "gelu" : "mish", n * 4, true);
+    }
 }
 
 /* All ops of k->set against k->ref, `rounds` random cases each. A case's seed says which data it had. */
@@ -320,7 +337,7 @@ static inline void kc_run(kc *k, uint64_t seed, uint32_t rounds)
     static const size_t channels[] = {8, 16, 24, 40, 64};
     k->random = k->seed = seed;
     kc_f16(k, 65536);
-    kc_silu_sweep(k);
+    kc_activation_sweep(k);
     for (int i = 0; i < 8; i++) kc_dot(k, 9, 7280); /* K = 65,520: sums next to ±2^31 */
     for (uint32_t round = 0; round < rounds; round++) {
         const int temper = (int)(round % 3);
@@ -333,6 +350,7 @@ static inline void kc_run(kc *k, uint64_t seed, uint32_t rounds)
         kc_f16(k, kc_range(k, 1, 40));
         kc_group_norm(k, temper);
         kc_attention(k, temper);
+        kc_avg_pool(k, temper);
         kc_elementwise(k, temper);
     }
 }

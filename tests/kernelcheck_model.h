@@ -215,27 +215,58 @@ static inline void model_attention(kc *k, const bb_kernels *s)
     }
 }
 
-/* exp 2 ulp (4u), sum, division. exp is infinite from 88.7 on, where the truth is still 89·e^−88.7 < 3e-37. */
+/* silu: exp 2 ulp (4u), sum, division. exp is infinite from 88.7 on, where the truth is still 89·e^−88.7 < 3e-37.
+ * gelu, on |x| ≤ 4: Φ or 1 − Φ is a product of t (z, z/2 + 1 and the division: 4u), P (4.5e-8 < u of the fit; its nine
+ * terms sum to less than 5 times the result: 20u with t's error, as the coefficients' rounding), e^−z² (5u, and z² off
+ * by 3u of itself, so the whole by 3·8·u = 24u) and two products: 56u; then one subtraction and one product.
+ * mish: e 4u, e + 2 and n: 6u; n + 2 and the quotient: at most 6u + 2u more; the product: 15u. Below −87.4 e is 0, and the
+ * truth less than 1e-36. */
 static inline void model_elementwise(kc *k, const bb_kernels *s)
 {
     enum { PIXELS = 3, C = 7, N = PIXELS * C };
     const float *x = kc_floats(k, KC_A, N, 0), *b = kc_floats(k, KC_B, N, 0);
     const float mul = kc_float(k, 0), add = kc_float(k, 0);
-    float y[5][N], wide[N];
+    float y[7][N], wide[N];
     for (size_t i = 0; i < N; i++) wide[i] = x[i] * 25;
     s->silu(y[0], wide, N);
     s->add(y[1], x, b, N);
     s->add_channels(y[2], x, b, PIXELS, C);
     s->modulate(y[3], x, b, b + C, PIXELS, C);
     s->affine(y[4], x, mul, add, N);
+    s->gelu(y[5], b, N);
+    s->mish(y[6], wide, N);
     for (size_t i = 0; i < N; i++) {
         const double v = x[i], scaled = v * (1.0 + b[i % C]), w = wide[i], silu = w / (1 + exp(-w));
         model_check("silu", k->seed, y[0][i], silu, 6 * kc_u * fabs(silu) + 3e-37, i);
+        const double phi = erfc(-b[i] / sqrt(2)) / 2, mish = w * tanh(log1p(exp(w)));
+        model_check("gelu", k->seed, y[5][i], b[i] * phi,
+                    fabs(b[i]) * kc_u * (b[i] < 0 ? 57 * phi : 56 * (1 - phi) + 2), i);
+        model_check("mish", k->seed, y[6][i], mish, 15 * kc_u * fabs(mish) + 1e-36, i);
         model_check("add", k->seed, y[1][i], v + b[i], kc_u * fabs(v + b[i]), i);
         model_check("add_channels", k->seed, y[2][i], v + b[i % C], kc_u * fabs(v + b[i % C]), i);
         model_check("modulate", k->seed, y[3][i], scaled + b[C + i % C],
                     2 * kc_u * fabs(scaled) + kc_u * fabs(scaled + b[C + i % C]), i);
         model_check("affine", k->seed, y[4][i], v * mul + add, kc_u * fabs(v * mul) + kc_u * fabs(v * mul + add), i);
+    }
+}
+
+/* factor² sums from 0, then the division. */
+static inline void model_avg_pool(kc *k, const bb_kernels *s)
+{
+    enum { PIXELS = 3, C = 5 };
+    const size_t factor = kc_range(k, 1, 4), stride = PIXELS * factor * C + 3;
+    const float *x = kc_floats(k, KC_A, factor * stride, 0);
+    float y[PIXELS * C];
+    s->avg_pool2d(&(bb_avg_pool_args){.y = y, .x = x, .pixels = PIXELS, .c = C, .factor = factor,
+                                      .row_stride = stride});
+    for (size_t i = 0; i < PIXELS * C; i++) {
+        double want = 0, magnitude = 0, count = (double)(factor * factor);
+        for (size_t t = 0; t < factor * factor; t++) {
+            const double v = x[t / factor * stride + (i / C * factor + t % factor) * C + i % C];
+            want += v / count;
+            magnitude += fabs(v) / count;
+        }
+        model_check("avg_pool2d", k->seed, y[i], want, (count + 1) * kc_u * magnitude, i);
     }
 }
 
@@ -251,6 +282,7 @@ static inline void model_run(kc *k, const bb_kernels *scalar, uint64_t seed, uin
         model_group_norm(k, scalar);
         model_attention(k, scalar);
         model_elementwise(k, scalar);
+        model_avg_pool(k, scalar);
     }
 }
 

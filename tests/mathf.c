@@ -88,6 +88,26 @@ static void test_expf(void)
     for (float x = -87.4f; x < -87.33f; x += 1e-5f) CHECK(bb_expf(x) > 0 && ulps(bb_expf(x), exp(x)) <= 2, "%g", x);
 }
 
+/* One float in 211 up to 88: gelu's error as a part of x, where x is no denormal (1 + erf would leave no more); mish's
+ * own as far down as e^x is normal. */
+static void test_activations(void)
+{
+    double gelu = 0, mish = 0;
+    for (uint32_t sign = 0; sign < 2; sign++) {
+        for (uint32_t bits = 0; bits <= 0x42b00000u; bits += 211) {
+            float x = bb_f32_from_bits(bits | sign << 31);
+            if (bits > 0x01000000u) gelu = fmax(gelu, fabs(bb_geluf(x) - x * (erfc(-x / sqrt(2)) / 2)) / fabs(x));
+            if (x > -80) mish = fmax(mish, ulps(bb_mishf(x), x * tanh(log1p(exp((double)x)))));
+        }
+    }
+    CHECK(gelu <= 5e-7, "gelu: %g of x", gelu);
+    CHECK(mish <= 8, "mish: %g ulp", mish);
+    CHECK(bb_geluf(0.0f) == 0 && bb_mishf(0.0f) == 0 && bb_geluf(50.0f) == 50 && bb_mishf(50.0f) == 50, "fixed points");
+    CHECK(bb_geluf(-50.0f) == 0 && fabsf(bb_mishf(-120.0f)) < 1e-30f, "far below");
+    CHECK(isnan(bb_geluf(NAN)) && isnan(bb_mishf(NAN)) && isinf(bb_geluf(INFINITY)) && isinf(bb_mishf(INFINITY)),
+          "special values");
+}
+
 static void test_round_even(void)
 {
     for (int k = -40000; k <= 40000; k++) {
@@ -133,6 +153,7 @@ int main(void)
     test_trigonometry();
     test_log_exp();
     test_expf();
+    test_activations();
     test_round_even();
     test_half();
     return check_done();

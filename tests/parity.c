@@ -261,6 +261,9 @@ int main(void)
     check_pass("unet2d-scaleshift", BB_TESTS_DIR "/golden/unet2d-scaleshift", BB_F32);
     check_pass("unet2d-f16-oldnames", BB_TESTS_DIR "/golden/unet2d-f16-oldnames", BB_F16); /* weights are f16: exact */
     check_pass("unet2d-variants", BB_TESTS_DIR "/golden/unet2d-variants", BB_F32);
+    check_pass("unet2d-adm", BB_TESTS_DIR "/golden/unet2d-adm", BB_F32);
+    check_pass("unet2d-gelu-noattn", BB_TESTS_DIR "/golden/unet2d-gelu-noattn", BB_F32);
+    check_pass("unet2d-mish", BB_TESTS_DIR "/golden/unet2d-mish", BB_F32);
     check_pass("unet2d-noattn", BB_TESTS_DIR "/golden/unet2d-noattn", BB_F32);
     check_pass("teacher-forward", BB_MODELS_DIR "/fashion", BB_F16);
     check_drawing();

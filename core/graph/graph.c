@@ -108,7 +108,7 @@ static bool spare_words_ok(const bb_op *op)
     switch (op->kind) {
     case BB_OP_CONV2D: used = 7; break;
     case BB_OP_GROUP_NORM: case BB_OP_ATTENTION: case BB_OP_SLICE: case BB_OP_AFFINE: used = 2; break;
-    case BB_OP_UPSAMPLE_NEAREST: case BB_OP_TIMESTEP_EMBEDDING: used = 1; break;
+    case BB_OP_UPSAMPLE_NEAREST: case BB_OP_TIMESTEP_EMBEDDING: case BB_OP_AVG_POOL2D: used = 1; break;
     }
     while (used < BB_COUNT(op->word))
         if (op->word[used++]) return false;
@@ -131,6 +131,7 @@ static bool attributes_ok(const bb_graph *g, const bb_op *op)
     case BB_OP_TIMESTEP_EMBEDDING: return vector_ok(g, op->weight[0], 0) && op->timestep.cos_first <= 1;
     case BB_OP_EMBEDDING: return matrix_ok(g, op->weight[0], 2);
     case BB_OP_SLICE: return op->slice.count > 0;
+    case BB_OP_AVG_POOL2D: return op->pool.factor >= 1 && op->pool.factor <= 8;
     default: return true;
     }
 }

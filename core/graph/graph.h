@@ -74,7 +74,8 @@ typedef struct bb_op {
         /* LINEAR over the last dimension. weight: w [out,in], b or BB_NONE. No attributes. */
         /* GROUP_NORM per item over h, w and channel groups; weight: scale, shift [c]. */
         struct { uint32_t groups; float eps; } norm;
-        /* SILU x/(1+e^−x). ADD a + b; b may have h = w = 1 and is then spread over the pixels. */
+        /* SILU x/(1+e^−x). GELU x·Φ(x), Φ by erf. MISH x·tanh(ln(1+e^x)). */
+        /* ADD a + b; b may have h = w = 1 and is then spread over the pixels. */
         /* CONCAT along channels, 2 to 4 inputs, in order. */
         /* UPSAMPLE_NEAREST to factor× the size, or to h, w of input 1 where given (then factor 0). */
         struct { uint32_t factor; } upsample;
@@ -90,6 +91,8 @@ typedef struct bb_op {
         struct { uint32_t first, count; } slice;
         /* AFFINE x·mul + add. */
         struct { float mul, add; } affine;
+        /* AVG_POOL2D mean of factor × factor pixels; rows and columns left over at the end are dropped. */
+        struct { uint32_t factor; } pool;
     };
 } bb_op;
 
@@ -133,9 +136,9 @@ bb_status bb_graph_check(const bb_graph *g, bb_error *err);
  * fit together, or a value of more than 2^28 elements. The graph must have passed bb_graph_check. */
 bb_status bb_graph_shapes(const bb_graph *g, const bb_bindings *bind, bb_shape *shapes, bb_error *err);
 
-/* Channel segments of a value: the parts of the CONCAT it comes from, seen through GROUP_NORM, SILU, AFFINE,
- * UPSAMPLE and SLICE-free per-channel ops. Returns G (1..4) and fills channels[G]; 1 where there is no concat.
- * c: the value's channels; shapes as from bb_graph_shapes. */
+/* Channel segments of a value: the parts of the CONCAT it comes from, seen through GROUP_NORM, activations, AFFINE,
+ * UPSAMPLE, AVG_POOL2D and SLICE-free per-channel ops. Returns G (1..4) and fills channels[G]; 1 where there is no
+ * concat. c: the value's channels; shapes as from bb_graph_shapes. */
 uint32_t bb_graph_segments(const bb_graph *g, const bb_shape *shapes, uint32_t value, uint32_t channels[4]);
 
 uint32_t bb_graph_find_output(const bb_graph *g, const char *name); /* value id or BB_NONE */

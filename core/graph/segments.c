@@ -4,7 +4,8 @@
 
 static bool per_channel(uint32_t kind)
 {
-    return kind == BB_OP_GROUP_NORM || kind == BB_OP_SILU || kind == BB_OP_AFFINE || kind == BB_OP_UPSAMPLE_NEAREST;
+    return kind == BB_OP_GROUP_NORM || kind == BB_OP_SILU || kind == BB_OP_GELU || kind == BB_OP_MISH ||
+           kind == BB_OP_AFFINE || kind == BB_OP_UPSAMPLE_NEAREST || kind == BB_OP_AVG_POOL2D;
 }
 
 uint32_t bb_graph_segments(const bb_graph *g, const bb_shape *shapes, uint32_t value, uint32_t channels[4])

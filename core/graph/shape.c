@@ -77,13 +77,17 @@ static bool infer(const bb_graph *g, const bb_op *op, const bb_shape *shapes, bb
     case BB_OP_CONV2D: return infer_conv(g, op, y);
     case BB_OP_LINEAR: y->c = w[0]; return x.c == w[1];
     case BB_OP_GROUP_NORM: return x.c == w[0];
-    case BB_OP_SILU: case BB_OP_AFFINE: return true;
+    case BB_OP_SILU: case BB_OP_GELU: case BB_OP_MISH: case BB_OP_AFFINE: return true;
     case BB_OP_ADD: {
         bb_shape b = shapes[op->in[1]];
         return (same_grid(x, b) && x.c == b.c) || per_item(b, x);
     }
     case BB_OP_CONCAT: return infer_concat(op, shapes, y);
     case BB_OP_UPSAMPLE_NEAREST: return infer_upsample(op, shapes, y);
+    case BB_OP_AVG_POOL2D:
+        y->h = x.h / op->pool.factor;
+        y->w = x.w / op->pool.factor;
+        return y->h && y->w;
     case BB_OP_ATTENTION: return infer_attention(op, shapes, y);
     case BB_OP_TIMESTEP_EMBEDDING: y->c = 2 * w[0]; return x.h == 1 && x.w == 1 && x.c == 1;
     case BB_OP_EMBEDDING: y->c = w[1]; return x.h == 1 && x.w == 1 && x.c == 1;

@@ -98,8 +98,16 @@ typedef struct bb_attention_args {
 #define BB_ATTENTION_SCRATCH(d) \
     ((size_t)BB_ATTENTION_KEYS * (d) + (size_t)BB_ATTENTION_QUERIES * ((d) + 2) + 2 * BB_ATTENTION_KEYS)
 
+/* One row of the result: y[p][c] = (Σ x over factor × factor pixels, from 0, rows then columns) / f32(factor²). */
+typedef struct bb_avg_pool_args {
+    float *y;       /* [pixels][c] */
+    const float *x; /* [factor] rows of at least pixels·factor pixels, row_stride floats apart */
+    size_t pixels, c, factor, row_stride;
+} bb_avg_pool_args;
+
 /* The remaining ops, y may be x (or a, or b):
  *   silu          y = x / (1 + exp(−x))
+ *   gelu, mish    bb_geluf, bb_mishf of base/mathf.h
  *   add           y = a + b
  *   add_channels  y[p][c] = a[p][c] + b[c]
  *   modulate      y[p][c] = x[p][c]·(1 + scale[c]) + shift[c]

@@ -45,6 +45,30 @@ BB_INLINE vf exp_v(vf x)
     return choose(x == x, p, x);
 }
 
+/* bb_geluf and bb_mishf, step by step. */
+BB_INLINE vf gelu_v(vf x)
+{
+    const vi negative = x < 0.0f;
+    const vf z = choose(negative, -x, x) * BB_GELU_SQRT_HALF, t = 1.0f / (1.0f + 0.5f * z);
+    vf p = splat(BB_GELU_P8);
+    p = p * t + BB_GELU_P7;
+    p = p * t + BB_GELU_P6;
+    p = p * t + BB_GELU_P5;
+    p = p * t + BB_GELU_P4;
+    p = p * t + BB_GELU_P3;
+    p = p * t + BB_GELU_P2;
+    p = p * t + BB_GELU_P1;
+    p = p * t + BB_GELU_P0;
+    const vf tail = (p * t) * exp_v(-(z * z));
+    return x * choose(negative, tail, 1.0f - tail);
+}
+
+BB_INLINE vf mish_v(vf x)
+{
+    const vf top = splat(20.0f), e = exp_v(choose(x < top, x, top)), n = e * (e + 2.0f);
+    return x * (n / (n + 2.0f));
+}
+
 /* One tap over n pixels and two vectors of outputs. n is a constant at every call: sums stay in registers. */
 BB_INLINE void conv_tap(vf (*acc)[VECTORS], const bb_conv_f32_args *a, size_t tap, size_t first, const size_t n)
 {
@@ -260,6 +284,28 @@ void BB_FN(attention)(const bb_attention_args *a)
     }
 }
 
+void BB_FN(avg_pool2d)(const bb_avg_pool_args *a)
+{
+    const float count = (float)(a->factor * a->factor);
+    for (size_t p = 0; p < a->pixels; p++) {
+        const float *x = a->x + p * a->factor * a->c;
+        float *y = a->y + p * a->c;
+        size_t c = 0;
+        for (; c + BB_LANES <= a->c; c += BB_LANES) {
+            vf sum = {0};
+            for (size_t ky = 0; ky < a->factor; ky++)
+                for (size_t kx = 0; kx < a->factor; kx++) sum = sum + load(x + ky * a->row_stride + kx * a->c + c);
+            store(y + c, sum / count);
+        }
+        for (; c < a->c; c++) {
+            float sum = 0;
+            for (size_t ky = 0; ky < a->factor; ky++)
+                for (size_t kx = 0; kx < a->factor; kx++) sum = sum + x[ky * a->row_stride + kx * a->c + c];
+            y[c] = sum / count;
+        }
+    }
+}
+
 void BB_FN(silu)(float *y, const float *x, size_t n)
 {
     size_t i = 0;
@@ -268,6 +314,20 @@ void BB_FN(silu)(float *y, const float *x, size_t n)
         store(y + i, v / (1.0f + exp_v(-v)));
     }
     for (; i < n; i++) y[i] = x[i] / (1.0f + bb_expf(-x[i]));
+}
+
+void BB_FN(gelu)(float *y, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + BB_LANES <= n; i += BB_LANES) store(y + i, gelu_v(load(x + i)));
+    for (; i < n; i++) y[i] = bb_geluf(x[i]);
+}
+
+void BB_FN(mish)(float *y, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + BB_LANES <= n; i += BB_LANES) store(y + i, mish_v(load(x + i)));
+    for (; i < n; i++) y[i] = bb_mishf(x[i]);
 }
 
 void BB_FN(add)(float *y, const float *a, const float *b, size_t n)

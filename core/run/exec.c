@@ -26,6 +26,8 @@ static void elementwise_item(void *ctx, size_t work, size_t thread)
     (void)thread;
     switch (e->op->kind) {
     case BB_OP_SILU: k->silu(e->y + at, e->x + at, n); break;
+    case BB_OP_GELU: k->gelu(e->y + at, e->x + at, n); break;
+    case BB_OP_MISH: k->mish(e->y + at, e->x + at, n); break;
     case BB_OP_AFFINE: k->affine(e->y + at, e->x + at, e->op->affine.mul, e->op->affine.add, n); break;
     case BB_OP_MODULATE: k->modulate(e->y + at, e->x + at, e->a + vector, e->b + vector, end - first, e->c); break;
     case BB_OP_ADD:
@@ -64,6 +66,18 @@ static void group_norm_item(void *ctx, size_t item, size_t thread)
         .shift = weights[w->op->weight[1]].f32,
         .scratch = (float *)(void *)(w->run->thread + thread * w->run->thread_bytes),
         .pixels = (size_t)w->x.h * w->x.w, .c = w->x.c, .groups = w->op->norm.groups, .eps = w->op->norm.eps});
+}
+
+/* Work items: rows of the result. */
+static void avg_pool_row(void *ctx, size_t work, size_t thread)
+{
+    const walk *w = ctx;
+    size_t factor = w->op->pool.factor, item = work / w->shape.h, row = work % w->shape.h * factor;
+    (void)thread;
+    w->run->kernels->avg_pool2d(&(bb_avg_pool_args){
+        .y = w->y + work * w->shape.w * w->shape.c,
+        .x = input(w->run, w->op, 0) + (item * w->x.h + row) * w->x.w * w->x.c,
+        .pixels = w->shape.w, .c = w->shape.c, .factor = factor, .row_stride = (size_t)w->x.w * w->x.c});
 }
 
 /* Work items: batch items × heads × runs of queries. */
@@ -168,9 +182,10 @@ void bb_run_op(bb_run *run, uint32_t number)
         break;
     }
     case BB_OP_GROUP_NORM: bb_par_for(run->par, w.x.n, group_norm_item, &w); break;
-    case BB_OP_SILU: case BB_OP_AFFINE: case BB_OP_MODULATE: case BB_OP_ADD:
+    case BB_OP_SILU: case BB_OP_GELU: case BB_OP_MISH: case BB_OP_AFFINE: case BB_OP_MODULATE: case BB_OP_ADD:
         run_elementwise(run, op, w.y, w.shape);
         break;
+    case BB_OP_AVG_POOL2D: bb_par_for(run->par, (size_t)w.shape.n * w.shape.h, avg_pool_row, &w); break;
     case BB_OP_ATTENTION: run_attention(&w); break;
     case BB_OP_TIMESTEP_EMBEDDING: timestep_embedding(&w); break;
     case BB_OP_EMBEDDING: embedding(&w); break;

@@ -9,6 +9,7 @@ import { inflateSync } from 'node:zlib';
 
 const repo = fileURLToPath(new URL('../../', import.meta.url));
 export const build = resolve(process.env.BB_BUILD ?? join(repo, 'build'));
+export const golden = join(repo, 'tests/golden');
 export const site = join(build, 'site');
 export const modulePath = join(build, 'bitbrush-simd128.wasm');
 export const exportsPath = join(repo, 'wasm/exports.txt');

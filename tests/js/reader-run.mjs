@@ -254,6 +254,25 @@ function attention(q, k, v, { heads, scale }) {
   return y;
 }
 
+/** Φ, the normal distribution function: a Taylor series near 0, a continued fraction in the tail. */
+function normal(x) {
+  const z = Math.abs(x) / Math.SQRT2;
+  let tail = 0;
+  if (z < 3) {
+    let term = z,
+      sum = z;
+    for (let n = 1; n < 80; n++) {
+      term *= (-z * z) / n;
+      sum += term / (2 * n + 1);
+    }
+    tail = 0.5 - sum / Math.sqrt(Math.PI);
+  } else {
+    for (let k = 60; k > 0; k--) tail = k / 2 / (z + tail);
+    tail = Math.exp(-z * z) / (z + tail) / Math.sqrt(Math.PI) / 2;
+  }
+  return x < 0 ? tail : 1 - tail;
+}
+
 const POINT = { kh: 1, kw: 1, stride: 1, top: 0, left: 0, bottom: 0, right: 0 };
 
 const ops = {
@@ -269,6 +288,40 @@ const ops = {
       // e^−v off by 4u, sum and quotient by u each; below −87 the f32 exponential may end early; |silu′| < 1.1
       return [y, 7 * u * Math.abs(y) + 1.1 * x.e[i] + (v < -87 ? 1e-35 : 0)];
     }),
+  // Φ within 56u (tests/kernelcheck_model.h), the subtraction and the product; |gelu′| < 1.13
+  gelu: (op, [x]) =>
+    map(x.shape, i => {
+      const v = x.x[i],
+        phi = normal(v);
+      return [v * phi, Math.abs(v) * u * (v < 0 ? 58 * phi : 56 * (1 - phi) + 3) + 1.13 * x.e[i] + 1e-37];
+    }),
+  // 15u, as there; |mish′| < 1.1; below −87 the f32 exponential may end early
+  mish: (op, [x]) =>
+    map(x.shape, i => {
+      const v = x.x[i],
+        y = v * Math.tanh(Math.log1p(Math.exp(v)));
+      return [y, 16 * u * Math.abs(y) + 1.1 * x.e[i] + (v < -87 ? 1e-35 : 0)];
+    }),
+  avg_pool2d: ({ factor }, [x]) => {
+    const [n, h, w, C] = x.shape,
+      [H, W] = [Math.floor(h / factor), Math.floor(w / factor)],
+      count = factor * factor;
+    return map([n, H, W, C], i => {
+      const [c, X, Y] = [i % C, Math.floor(i / C) % W, Math.floor(i / C / W) % H],
+        item = Math.floor(i / C / W / H);
+      let sum = 0,
+        size = 0,
+        input = 0;
+      for (let k = 0; k < count; k++) {
+        const at =
+          ((item * h + Y * factor + Math.floor(k / factor)) * w + X * factor + (k % factor)) * C + c;
+        sum += x.x[at] / count;
+        size += Math.abs(x.x[at]) / count;
+        input += x.e[at] / count;
+      }
+      return [sum, (count + 2) * u * size + input];
+    });
+  },
   add: (op, [a, b]) =>
     map(a.shape, i => {
       const k =

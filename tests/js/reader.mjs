@@ -109,6 +109,9 @@ const KINDS = [
   ['modulate', 3, 3, 0, 0],
   ['slice', 1, 1, 0, 0],
   ['affine', 1, 1, 0, 0],
+  ['avg_pool2d', 1, 1, 0, 0],
+  ['gelu', 1, 1, 0, 0],
+  ['mish', 1, 1, 0, 0],
 ];
 const ATTRIBUTES = {
   conv2d: ['kh', 'kw', 'stride', 'top', 'left', 'bottom', 'right'],
@@ -118,6 +121,7 @@ const ATTRIBUTES = {
   timestep_embedding: ['cos_first'],
   slice: ['first', 'count'],
   affine: ['mul*', 'add*'],
+  avg_pool2d: ['factor'],
 };
 
 /** §4 */

@@ -8,7 +8,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { build, models } from './common.mjs';
+import { build, golden, models } from './common.mjs';
 import { compute, tableRow, value } from './reader-run.mjs';
 import { readModel, Refused } from './reader.mjs';
 import { numbers, safetensors, writeSafetensors } from './safetensors.mjs';
@@ -194,10 +194,38 @@ for (const { name, path } of wanted) {
   });
 }
 
+/* Kinds of ops that tiny lacks: checkpoints that have them, imported with f32 weights and quantized. */
+const fixtures = { 'unet2d-adm': 'avg_pool2d', 'unet2d-gelu-noattn': 'gelu', 'unet2d-mish': 'mish' };
+for (const [name, kind] of Object.entries(fixtures)) {
+  test(`${name}: imported and quantized, every value as the native tool`, t => {
+    const folder = mkdtempSync(join(tmpdir(), 'bitbrush-reader-')),
+      path = join(folder, 'model.safetensors');
+    const commands = [
+      ['import', '--dtype', 'f32'],
+      ['quantize', '--images', '2', '--steps', '4', '--quiet'],
+    ];
+    try {
+      for (const [command, ...options] of commands) {
+        const from = join(golden, name);
+        execFileSync(join(build, 'bitbrush'), [command, from, '-o', path, ...options], { stdio: 'pipe' });
+        const model = readModel(readFileSync(path)),
+          paths = model.graph.ops.map(op => pathOf(model, op)).filter(Boolean);
+        assert.ok(model.graph.ops.some(op => op.kind === kind));
+        const inputs = request(model, 7, [901, 20.5]),
+          seen = compareOps(model, inputs, native(path, inputs, paths));
+        assert.equal(seen.layers, model.layers.length);
+        t.diagnostic(`${command}: ${seen.tapped} values, ${seen.layers} quantized layers`);
+      }
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+}
+
 test('tiny has what it is for', () => {
   const model = readModel(readFileSync(tiny.path)),
     { graph, layers, quantizers, info } = model;
-  assert.equal(new Set(graph.ops.map(op => op.kind)).size, 13, 'every kind of op');
+  assert.equal(new Set([...graph.ops.map(op => op.kind), ...Object.values(fixtures)]).size, 16, 'every kind of op');
   assert.deepEqual([info.channels, info.width % 2, info.height % 2], [3, 1, 1]);
   assert.ok(quantizers.some(q => q.channels.length === 2 && q.channels[1] % 8));
   assert.ok(new Set(quantizers.map(q => q.bits)).size >= 4 && new Set(quantizers.map(q => q.rows)).size >= 4);

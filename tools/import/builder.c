@@ -261,9 +261,18 @@ uint32_t bb_build_timestep_embedding(bb_builder *b, uint32_t t, const char *name
 
 /* ---- ops without weights ---- */
 
-uint32_t bb_build_silu(bb_builder *b, uint32_t x)
+uint32_t bb_build_activation(bb_builder *b, uint32_t kind, uint32_t x)
 {
-    return add_op(b, op_of(BB_OP_SILU, x), bb_build_channels(b, x));
+    return add_op(b, op_of(kind, x), bb_build_channels(b, x));
+}
+
+uint32_t bb_build_silu(bb_builder *b, uint32_t x) { return bb_build_activation(b, BB_OP_SILU, x); }
+
+uint32_t bb_build_avg_pool2d(bb_builder *b, uint32_t x, uint32_t factor)
+{
+    bb_op op = op_of(BB_OP_AVG_POOL2D, x);
+    op.pool.factor = factor;
+    return add_op(b, op, bb_build_channels(b, x));
 }
 
 uint32_t bb_build_add(bb_builder *b, uint32_t x, uint32_t y)

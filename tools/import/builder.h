@@ -57,7 +57,10 @@ uint32_t bb_build_embedding(bb_builder *b, uint32_t rows, const char *name, uint
 uint32_t bb_build_timestep_embedding(bb_builder *b, uint32_t t, const char *name, const float *frequencies,
                                      uint32_t half, bool cos_first);
 
+/* kind: BB_OP_SILU, BB_OP_GELU or BB_OP_MISH. */
+uint32_t bb_build_activation(bb_builder *b, uint32_t kind, uint32_t x);
 uint32_t bb_build_silu(bb_builder *b, uint32_t x);
+uint32_t bb_build_avg_pool2d(bb_builder *b, uint32_t x, uint32_t factor);
 uint32_t bb_build_add(bb_builder *b, uint32_t x, uint32_t y);
 uint32_t bb_build_concat(bb_builder *b, uint32_t x, uint32_t y);
 uint32_t bb_build_upsample(bb_builder *b, uint32_t x, uint32_t factor);

@@ -39,12 +39,33 @@ void bb_config_refuse(bb_config *c, const char *name, const char *what)
     c->status = bb_fail(c->err, BB_ERR_UNSUPPORTED, "%s: \"%s\" %s", c->file, name, what);
 }
 
-uint32_t bb_config_token(bb_config *c, const char *name)
+static const char *older(const bb_config *c, const char *name)
+{
+    for (size_t i = 0; c->aliases && c->aliases[i][0]; i++) {
+        if (!strcmp(c->aliases[i][0], name)) return c->aliases[i][1];
+    }
+    return NULL;
+}
+
+uint32_t bb_config_find(const bb_config *c, const char *name)
+{
+    uint32_t tok = bb_json_member(c->json, c->object, name);
+    const char *old = tok == BB_JSON_NONE ? older(c, name) : NULL;
+    return old ? bb_json_member(c->json, c->object, old) : tok;
+}
+
+static void mark(bb_config *c, const char *name)
 {
     BB_ASSERT(c->n_seen < BB_CONFIG_FIELDS);
     c->seen[c->n_seen++] = name;
+}
+
+uint32_t bb_config_token(bb_config *c, const char *name)
+{
+    mark(c, name);
+    if (older(c, name)) mark(c, older(c, name));
     if (c->status < 0) return BB_JSON_NONE;
-    uint32_t tok = bb_json_member(c->json, c->object, name);
+    uint32_t tok = bb_config_find(c, name);
     return bb_json_is_null(c->json, tok) ? BB_JSON_NONE : tok;
 }
 

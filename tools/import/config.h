@@ -28,12 +28,17 @@ typedef struct bb_config {
     const char *what; /* what the fields belong to, for messages: "UNet2DModel" */
     bb_error *err;
     bb_status status;
+    const char *const (*aliases)[2]; /* {name, older name} …, ended by NULL; or NULL */
     const char *seen[BB_CONFIG_FIELDS];
     uint32_t n_seen;
 } bb_config;
 
 bb_config bb_config_init(const bb_json *json, uint32_t object, const char *file, const char *what, bb_error *err);
 
+/* A field is looked up by its name, then by its older one if there is an alias. */
+
+/* The field's token, be it null, or BB_JSON_NONE. Does not mark it as seen. */
+uint32_t bb_config_find(const bb_config *c, const char *name);
 /* Token of the field, marked as seen; BB_JSON_NONE if it is absent or null. */
 uint32_t bb_config_token(bb_config *c, const char *name);
 

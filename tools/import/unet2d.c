@@ -1,14 +1,17 @@
 /* UNet2DModel of diffusers (0.27): the U-Net of "Denoising Diffusion Probabilistic Models" (Ho et al., 2020) with the
- * scale-shift time embedding of "Improved DDPM" (Nichol, Dhariwal, 2021) as a choice.
+ * scale-shift time embedding of "Improved DDPM" (Nichol, Dhariwal, 2021) and the resampling inside resnets of "Diffusion
+ * Models Beat GANs on Image Synthesis" (Dhariwal, Nichol, 2021) as choices. `act` below is silu unless act_fn says other.
  *
- *     e = linear(silu(linear(sin/cos of t))) (+ class row)
+ *     e = linear(silu(linear(sin/cos of t))) (+ class row, or the same of the class number)
  *     x = conv_in(sample)
- *     down blocks: resnets (each followed by attention in Attn blocks), then halve; every result is kept as a skip
+ *     down blocks: resnets (each followed by attention in Attn blocks), then halve (strided convolution, or a resnet
+ *                  that averages 2×2 pixels after its first act); every result is kept as a skip
  *     middle:      resnet, attention, resnet
- *     up blocks:   one resnet more than down; each first concatenates the newest skip; then double
+ *     up blocks:   one resnet more than down; each first concatenates the newest skip; then double in the same two ways
  *     out = conv_out(silu(norm(x)))
  *
- * Function names are those of the modules. What the config says and this file does not do is refused by name. */
+ * Function names are those of the modules. What the config says and this file does not do is refused by name. Names of
+ * fields and blocks from before diffusers 0.1 are understood too (its script change_naming_configs_and_checkpoints). */
 #include "import/unet2d.h"
 
 #include <math.h>
@@ -19,25 +22,38 @@
 #define MAX_PICTURE_CHANNELS 64u /* the packed file's limit (core/FORMAT.md) */
 #define MAX_SKIPS (1 + MAX_BLOCKS * (MAX_LAYERS + 1))
 
+enum { PLAIN, ATTENTION, RESAMPLING }; /* kinds of blocks */
+enum { CLASS_NONE, CLASS_ROWS, CLASS_TIMESTEP };
+enum { KEEP_SIZE, HALVE, DOUBLE };     /* what a resnet does between its first act and conv1 */
+
 typedef struct unet {
     uint32_t height, width, in_channels, out_channels, classes;
     uint32_t blocks, channels[MAX_BLOCKS], layers;
-    uint32_t down_attention[MAX_BLOCKS], up_attention[MAX_BLOCKS]; /* 1: AttnDownBlock2D, AttnUpBlock2D */
+    uint32_t down[MAX_BLOCKS], up[MAX_BLOCKS]; /* kind of block */
+    uint32_t act, class_embedding;
     uint32_t groups, attention_groups; /* attention_groups: of the middle one; 0 = no norm there */
     uint32_t head_width;               /* 0: one head of full width */
     float eps, middle_scale, freq_shift;
     bool middle_attention, scale_shift, cos_first, pad_both_sides, center;
+    bool down_resnet, up_resnet; /* how Attn blocks resample */
 } unet;
 
 static const bb_pads no_pads = {0, 0, 0, 0}, same = {1, 1, 1, 1};
 
 /* ---- config.json ---- */
 
+static const char *const old_fields[][2] = {
+    {"sample_size", "image_size"}, {"layers_per_block", "num_res_blocks"}, {"block_out_channels", "block_channels"},
+    {"down_block_types", "down_blocks"}, {"up_block_types", "up_blocks"}, {"freq_shift", "downscale_freq_shift"},
+    {"norm_num_groups", "resnet_num_groups"}, {"act_fn", "resnet_act_fn"}, {"norm_eps", "resnet_eps"},
+    {"attention_head_dim", "num_head_channels"}, {NULL, NULL},
+};
+
 /* A number or [height, width]. */
 static void read_size(unet *u, bb_config *c)
 {
     uint32_t size[2] = {0, 0}, n = 1;
-    if (bb_json_is_array(c->json, bb_json_member(c->json, c->object, "sample_size"))) {
+    if (bb_json_is_array(c->json, bb_config_find(c, "sample_size"))) {
         n = bb_config_numbers(c, "sample_size", size, 2);
     } else {
         size[0] = bb_config_u32(c, "sample_size", 0, 1, 4096);
@@ -56,23 +72,42 @@ static void read_size(unet *u, bb_config *c)
 
 static void read_blocks(unet *u, bb_config *c)
 {
-    static const char *const down[] = {"DownBlock2D", "AttnDownBlock2D", NULL};
-    static const char *const up[] = {"UpBlock2D", "AttnUpBlock2D", NULL};
+    static const char *const down[] = {"DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D",
+                                       "UNetResDownBlock2D", "UNetResAttnDownBlock2D", NULL};
+    static const char *const up[] = {"UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D",
+                                     "UNetResUpBlock2D", "UNetResAttnUpBlock2D", NULL};
     u->blocks = bb_config_numbers(c, "block_out_channels", u->channels, MAX_BLOCKS);
-    if (bb_config_choices(c, "down_block_types", down, u->down_attention, MAX_BLOCKS) != u->blocks) {
+    if (bb_config_choices(c, "down_block_types", down, u->down, MAX_BLOCKS) != u->blocks) {
         bb_config_refuse(c, "down_block_types", "must have as many entries as block_out_channels");
     }
-    if (bb_config_choices(c, "up_block_types", up, u->up_attention, MAX_BLOCKS) != u->blocks) {
+    if (bb_config_choices(c, "up_block_types", up, u->up, MAX_BLOCKS) != u->blocks) {
         bb_config_refuse(c, "up_block_types", "must have as many entries as block_out_channels");
+    }
+    for (uint32_t i = 0; i < u->blocks; i++) {
+        u->down[i] %= 3; /* the last two names of each list are older ones of the first two */
+        u->up[i] %= 3;
     }
     u->layers = bb_config_u32(c, "layers_per_block", 2, 1, MAX_LAYERS);
 }
 
+static void read_classes(unet *u, bb_config *c)
+{
+    static const char *const types[] = {"timestep", NULL};
+    u->classes = bb_config_u32(c, "num_class_embeds", 0, 1, 65536);
+    u->class_embedding = u->classes ? CLASS_ROWS : CLASS_NONE;
+    if (bb_config_token(c, "class_embed_type") == BB_JSON_NONE) return;
+    bb_config_choice(c, "class_embed_type", types);
+    u->class_embedding = CLASS_TIMESTEP; /* any number is a class then, so the weights do not say how many there are */
+    if (!u->classes) bb_config_refuse(c, "num_class_embeds", "is missing: give the number of classes");
+}
+
 static void read_config(unet *u, bb_config *c)
 {
-    static const char *const only_positional[] = {"positional", NULL}, *const only_silu[] = {"silu", "swish", NULL};
-    static const char *const time_shifts[] = {"default", "scale_shift", NULL}, *const only_conv[] = {"conv", NULL};
-    static const char *const no_class_type[] = {NULL}, *const middles[] = {"UNetMidBlock2D", NULL};
+    static const char *const only_positional[] = {"positional", NULL}, *const middles[] = {"UNetMidBlock2D", NULL};
+    static const char *const time_shifts[] = {"default", "scale_shift", NULL};
+    static const char *const resamplings[] = {"conv", "resnet", NULL};
+    static const char *const acts[] = {"silu", "swish", "gelu", "mish", NULL};
+    static const uint32_t act_ops[] = {BB_OP_SILU, BB_OP_SILU, BB_OP_GELU, BB_OP_MISH};
     read_blocks(u, c);
     read_size(u, c);
     u->in_channels = bb_config_u32(c, "in_channels", 3, 1, MAX_PICTURE_CHANNELS);
@@ -83,19 +118,18 @@ static void read_config(unet *u, bb_config *c)
     u->cos_first = bb_config_bool(c, "flip_sin_to_cos", true);
     u->middle_scale = (float)bb_config_number(c, "mid_block_scale_factor", 1);
     u->pad_both_sides = bb_config_u32(c, "downsample_padding", 1, 0, 1);
-    bb_config_choice(c, "downsample_type", only_conv);
-    bb_config_choice(c, "upsample_type", only_conv);
-    bb_config_choice(c, "act_fn", only_silu);
+    u->down_resnet = bb_config_choice(c, "downsample_type", resamplings);
+    u->up_resnet = bb_config_choice(c, "upsample_type", resamplings);
+    u->act = act_ops[bb_config_choice(c, "act_fn", acts)];
     bb_config_choice(c, "mid_block_type", middles); /* diffusers 0.29 and later write it */
-    bool has_head = bb_json_member(c->json, c->object, "attention_head_dim") != BB_JSON_NONE;
+    bool has_head = bb_config_find(c, "attention_head_dim") != BB_JSON_NONE;
     u->head_width = bb_config_u32(c, "attention_head_dim", has_head ? 0 : 8, 1, 65536); /* null: 0; absent: 8 */
     u->groups = bb_config_u32(c, "norm_num_groups", 32, 1, 65536);
     u->eps = (float)bb_config_number(c, "norm_eps", 1e-5);
     u->scale_shift = bb_config_choice(c, "resnet_time_scale_shift", time_shifts) == 1;
     u->attention_groups = bb_config_u32(c, "attn_norm_num_groups", u->scale_shift ? 0 : u->groups, 1, 65536);
     u->middle_attention = bb_config_bool(c, "add_attention", true);
-    u->classes = bb_config_u32(c, "num_class_embeds", 0, 1, 65536);
-    if (bb_config_token(c, "class_embed_type") != BB_JSON_NONE) bb_config_choice(c, "class_embed_type", no_class_type);
+    read_classes(u, c);
     bb_config_ignore(c, "dropout");             /* acts in training only */
     bb_config_ignore(c, "num_train_timesteps"); /* of a time_embedding_type that is refused above */
     if (!(u->middle_scale > 0)) bb_config_refuse(c, "mid_block_scale_factor", "must be above 0");
@@ -119,27 +153,44 @@ static void frequencies(float *out, uint32_t half, float freq_shift)
     }
 }
 
-/* The embedding of timestep and class, after the activation that every resnet would apply to it first. */
-static uint32_t embedding(bb_builder *b, const unet *u, uint32_t timestep, uint32_t labels)
+static uint32_t act(bb_builder *b, const unet *u, uint32_t x) { return bb_build_activation(b, u->act, x); }
+
+/* Two linears over the sines and cosines of a number; its silu does not follow act_fn, nor does the last of the net. */
+static uint32_t timestep_mlp(bb_builder *b, const unet *u, uint32_t number, const char *projection, const char *name)
 {
     float f[65536 / 2]; /* read_config bounds the channels */
     uint32_t half = u->channels[0] / 2, width = 4 * u->channels[0];
     frequencies(f, half, u->freq_shift);
-    uint32_t e = bb_build_timestep_embedding(b, timestep, "time_proj", f, half, u->cos_first);
-    bb_build_enter(b, "time_embedding");
-    e = bb_build_linear(b, e, "linear_1", width);
-    e = bb_build_silu(b, e);
-    e = bb_build_leave(b, bb_build_linear(b, e, "linear_2", width));
-    if (u->classes) e = bb_build_add(b, e, bb_build_embedding(b, labels, "class_embedding", u->classes, width));
-    return bb_build_silu(b, e);
+    uint32_t e = bb_build_timestep_embedding(b, number, projection, f, half, u->cos_first);
+    bb_build_enter(b, "%s", name);
+    e = bb_build_silu(b, bb_build_linear(b, e, "linear_1", width));
+    return bb_build_leave(b, bb_build_linear(b, e, "linear_2", width));
+}
+
+/* The embedding of timestep and class, after the activation that every resnet would apply to it first. */
+static uint32_t embedding(bb_builder *b, const unet *u, uint32_t timestep, uint32_t labels)
+{
+    uint32_t width = 4 * u->channels[0], e = timestep_mlp(b, u, timestep, "time_proj", "time_embedding");
+    if (u->class_embedding == CLASS_ROWS) {
+        e = bb_build_add(b, e, bb_build_embedding(b, labels, "class_embedding", u->classes, width));
+    } else if (u->class_embedding == CLASS_TIMESTEP) {
+        e = bb_build_add(b, e, timestep_mlp(b, u, labels, "class_proj", "class_embedding"));
+    }
+    return act(b, u, e);
+}
+
+static uint32_t resampled(bb_builder *b, uint32_t size, uint32_t x)
+{
+    return size == HALVE ? bb_build_avg_pool2d(b, x, 2) : size == DOUBLE ? bb_build_upsample(b, x, 2) : x;
 }
 
 static uint32_t resnet(bb_builder *b, const unet *u, const char *name, uint32_t number, uint32_t x, uint32_t e,
-                       uint32_t out, float divisor)
+                       uint32_t out, float divisor, uint32_t size)
 {
     bb_build_enter(b, "%s.%u", name, number);
-    uint32_t h = bb_build_group_norm(b, x, "norm1", u->groups, u->eps);
-    h = bb_build_conv2d(b, bb_build_silu(b, h), "conv1", out, 3, 1, same);
+    uint32_t h = act(b, u, bb_build_group_norm(b, x, "norm1", u->groups, u->eps));
+    x = resampled(b, size, x);
+    h = bb_build_conv2d(b, resampled(b, size, h), "conv1", out, 3, 1, same);
     uint32_t t = bb_build_linear(b, e, "time_emb_proj", u->scale_shift ? 2 * out : out);
     if (u->scale_shift) {
         h = bb_build_group_norm(b, h, "norm2", u->groups, u->eps);
@@ -147,7 +198,7 @@ static uint32_t resnet(bb_builder *b, const unet *u, const char *name, uint32_t 
     } else {
         h = bb_build_group_norm(b, bb_build_add(b, h, t), "norm2", u->groups, u->eps);
     }
-    h = bb_build_conv2d(b, bb_build_silu(b, h), "conv2", out, 3, 1, same);
+    h = bb_build_conv2d(b, act(b, u, h), "conv2", out, 3, 1, same);
     if (bb_build_channels(b, x) != out) x = bb_build_conv2d(b, x, "conv_shortcut", out, 1, 1, no_pads);
     uint32_t y = bb_build_add(b, x, h);
     if (divisor != 1) y = bb_build_affine(b, y, 1 / divisor, 0);
@@ -176,18 +227,26 @@ typedef struct skips {
     uint32_t of[MAX_SKIPS], n;
 } skips;
 
+static uint32_t downsampler(bb_builder *b, const unet *u, uint32_t i, uint32_t x, uint32_t e)
+{
+    if (u->down[i] == RESAMPLING || (u->down[i] == ATTENTION && u->down_resnet)) {
+        return resnet(b, u, "downsamplers", 0, x, e, u->channels[i], 1, HALVE);
+    }
+    bb_pads pads = u->pad_both_sides ? same : (bb_pads){.bottom = 1, .right = 1};
+    bb_build_enter(b, "downsamplers.0");
+    return bb_build_leave(b, bb_build_conv2d(b, x, "conv", u->channels[i], 3, 2, pads));
+}
+
 static uint32_t down_block(bb_builder *b, const unet *u, uint32_t i, uint32_t x, uint32_t e, skips *s)
 {
     bb_build_enter(b, "down_blocks.%u", i);
     for (uint32_t l = 0; l < u->layers; l++) {
-        x = resnet(b, u, "resnets", l, x, e, u->channels[i], 1);
-        if (u->down_attention[i]) x = attention(b, u, l, x, u->groups, 1);
+        x = resnet(b, u, "resnets", l, x, e, u->channels[i], 1, KEEP_SIZE);
+        if (u->down[i] == ATTENTION) x = attention(b, u, l, x, u->groups, 1);
         s->of[s->n++] = x;
     }
     if (i + 1 < u->blocks) {
-        bb_pads pads = u->pad_both_sides ? same : (bb_pads){.bottom = 1, .right = 1};
-        bb_build_enter(b, "downsamplers.0");
-        x = bb_build_leave(b, bb_build_conv2d(b, x, "conv", u->channels[i], 3, 2, pads));
+        x = downsampler(b, u, i, x, e);
         s->of[s->n++] = x;
     }
     return bb_build_leave(b, x);
@@ -197,9 +256,19 @@ static uint32_t mid_block(bb_builder *b, const unet *u, uint32_t x, uint32_t e)
 {
     uint32_t c = u->channels[u->blocks - 1];
     bb_build_enter(b, "mid_block");
-    x = resnet(b, u, "resnets", 0, x, e, c, u->middle_scale);
+    x = resnet(b, u, "resnets", 0, x, e, c, u->middle_scale, KEEP_SIZE);
     if (u->middle_attention) x = attention(b, u, 0, x, u->attention_groups, u->middle_scale);
-    return bb_build_leave(b, resnet(b, u, "resnets", 1, x, e, c, u->middle_scale));
+    return bb_build_leave(b, resnet(b, u, "resnets", 1, x, e, c, u->middle_scale, KEEP_SIZE));
+}
+
+static uint32_t upsampler(bb_builder *b, const unet *u, uint32_t i, uint32_t x, uint32_t e)
+{
+    uint32_t c = bb_build_channels(b, x);
+    if (u->up[i] == RESAMPLING || (u->up[i] == ATTENTION && u->up_resnet)) {
+        return resnet(b, u, "upsamplers", 0, x, e, c, 1, DOUBLE);
+    }
+    bb_build_enter(b, "upsamplers.0");
+    return bb_build_leave(b, bb_build_conv2d(b, bb_build_upsample(b, x, 2), "conv", c, 3, 1, same));
 }
 
 static uint32_t up_block(bb_builder *b, const unet *u, uint32_t i, uint32_t x, uint32_t e, skips *s)
@@ -208,14 +277,10 @@ static uint32_t up_block(bb_builder *b, const unet *u, uint32_t i, uint32_t x, u
     bb_build_enter(b, "up_blocks.%u", i);
     for (uint32_t l = 0; l < u->layers + 1; l++) {
         x = bb_build_concat(b, x, s->of[--s->n]);
-        x = resnet(b, u, "resnets", l, x, e, c, 1);
-        if (u->up_attention[i]) x = attention(b, u, l, x, u->groups, 1);
+        x = resnet(b, u, "resnets", l, x, e, c, 1, KEEP_SIZE);
+        if (u->up[i] == ATTENTION) x = attention(b, u, l, x, u->groups, 1);
     }
-    if (i + 1 < u->blocks) {
-        bb_build_enter(b, "upsamplers.0");
-        x = bb_build_upsample(b, x, 2);
-        x = bb_build_leave(b, bb_build_conv2d(b, x, "conv", c, 3, 1, same));
-    }
+    if (i + 1 < u->blocks) x = upsampler(b, u, i, x, e);
     return bb_build_leave(b, x);
 }
 
@@ -242,6 +307,7 @@ static void network(bb_builder *b, const unet *u)
 bb_status bb_unet2d_build(bb_builder *b, bb_config *c, bb_unet2d_facts *facts)
 {
     unet u = {0};
+    c->aliases = old_fields;
     read_config(&u, c);
     BB_TRY(bb_config_finish(c));
     network(b, &u);

@@ -111,9 +111,34 @@ void BB_FN(attention)(const bb_attention_args *a)
     }
 }
 
+void BB_FN(avg_pool2d)(const bb_avg_pool_args *a)
+{
+    const float count = (float)(a->factor * a->factor);
+    for (size_t p = 0; p < a->pixels; p++) {
+        for (size_t c = 0; c < a->c; c++) {
+            float sum = 0;
+            for (size_t ky = 0; ky < a->factor; ky++) {
+                for (size_t kx = 0; kx < a->factor; kx++)
+                    sum = sum + a->x[ky * a->row_stride + (p * a->factor + kx) * a->c + c];
+            }
+            a->y[p * a->c + c] = sum / count;
+        }
+    }
+}
+
 void BB_FN(silu)(float *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++) y[i] = x[i] / (1.0f + bb_expf(-x[i]));
+}
+
+void BB_FN(gelu)(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] = bb_geluf(x[i]);
+}
+
+void BB_FN(mish)(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] = bb_mishf(x[i]);
 }
 
 void BB_FN(add)(float *y, const float *a, const float *b, size_t n)
