@@ -1,6 +1,7 @@
 # Shared by tools/demo and tools/test (bash): packages, whose files these are, and times. Sets $root, the repository.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cores=$(nproc 2>/dev/null || echo 2)
+fuzzer_runtime=/usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer-$(uname -m).a # of libclang-rt-19-dev
 
 die() { echo "$(basename "$0"): $*" >&2; exit 1; }
 

@@ -1,0 +1,108 @@
+/** First inputs for the fuzz targets, made from the repository's fixtures: node tests/fuzz/seeds.mjs FOLDER writes
+ *  FOLDER/TARGET/NAME. What fuzzing or a person added to them is in corpus/. */
+import { cpSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const repo = fileURLToPath(new URL('../../', import.meta.url)), out = process.argv[2];
+const read = name => readFileSync(join(repo, name));
+const put = (target, name, data) => {
+  mkdirSync(join(out, target), { recursive: true });
+  writeFileSync(join(out, target, name), data);
+};
+const u32 = (...n) => Buffer.from(Uint32Array.from(n).buffer);
+
+/** @returns {{header: any, head: number}} */
+function header(file) {
+  const n = Number(file.readBigUInt64LE(0));
+  return { header: JSON.parse(file.subarray(8, 8 + n).toString()), head: 8 + n };
+}
+
+/** A safetensors file of zeros and small numbers. */
+function safetensors(shapes, dtype = 'F32') {
+  const width = { F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, U8: 1 }[dtype], tensors = {};
+  let at = 0;
+  for (const [name, shape] of Object.entries(shapes)) {
+    const end = at + shape.reduce((a, b) => a * b, 1) * width;
+    tensors[name] = { dtype, shape, data_offsets: [at, end] };
+    at = end;
+  }
+  const text = Buffer.from(JSON.stringify(tensors)), length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(text.length));
+  return Buffer.concat([length, text, Buffer.alloc(at, dtype === 'U8' ? 3 : 0)]);
+}
+
+// ---- packed file and graph ----
+const tiny = read('models/tiny.safetensors'), { header: index, head } = header(tiny);
+const tensor = name => tiny.subarray(head + index[name].data_offsets[0], head + index[name].data_offsets[1]);
+put('pack', 'tiny', tiny);
+put('graph', 'tiny', Buffer.concat([tensor('graph'), tensor('strings')]));
+
+// ---- JSON, in its own right and as configuration ----
+const schedulers = readdirSync(join(repo, 'tests/golden/schedulers')).filter(name => !name.includes('.'));
+for (const name of schedulers) put('scheduler', name, read(`tests/golden/schedulers/${name}/scheduler_config.json`));
+const unets = readdirSync(join(repo, 'tests/golden')).filter(name => name.startsWith('unet2d-'));
+for (const name of unets) {
+  put('unet2d', name, read(`tests/golden/${name}/config.json`));
+  put('json', name, read(`tests/golden/${name}/config.json`));
+}
+put('unet2d', 'fashion', read('models/fashion/unet/config.json'));
+put('json', 'tiny-header', tiny.subarray(8, head));
+put('json', 'words', '[true,false,null,-0,1.5e-7,18446744073709551615,"\\ud83d\\ude00\\u0000\\n","é",{},[]]');
+put('labels', 'fashion', Buffer.concat([Buffer.from([11, 0]), read('models/fashion/labels.json')]));
+put('labels', 'two', Buffer.from('\x03\x03{"null":2,"names":["a","b\\u0041"]}', 'latin1'));
+
+// ---- safetensors ----
+for (const dtype of ['F32', 'F16', 'BF16', 'I64', 'I32', 'U8'])
+  put('safetensors', dtype, safetensors({ a: [2, 3], 'b.c': [], d: [0, 4], e: [1, 1, 2, 2] }, dtype));
+put('safetensors', 'tiny', tiny.subarray(0, head + 4096));
+
+// ---- PNG, command line ----
+const png = (w, h, pad, texts, flags, words, pixels) => Buffer.concat([
+  Buffer.from(Uint16Array.of(w, h, pad).buffer), Buffer.from([texts, flags]),
+  Buffer.from(words.map(word => word + '\0').join('')), Buffer.from(pixels)]);
+put('png', 'small', png(7, 5, 0, 2, 0, ['Software', 'bitbrush', 'Comment', 'é'], [1, 2, 3, 200]));
+put('png', 'wide', png(300, 1, 9, 1, 0, ['a', ''], Array.from({ length: 64 }, (_, i) => i * 37 & 255)));
+put('png', 'huge', png(65535, 65535, 0, 0, 1, [], []));
+put('cli', 'words', ['a', 'b', '--flag', '--text=x', '--list', 'y', '-n', '65536', '--u64', '18446744073709551615',
+  '--real=1e-3', '--choice', 'f32', '--grid', '2x64'].join('\0'));
+put('cli', 'bad', ['--grid=0x0', '--real', 'nan', '--', '-', '--help'].join('\0'));
+
+// ---- a checkpoint: as small as a UNet2DModel gets ----
+const sections = parts => Buffer.concat(parts.flatMap(part => [u32(part.length), Buffer.from(part)]));
+const c = 2, config = JSON.stringify({ _class_name: 'UNet2DModel', sample_size: 2, in_channels: 1, out_channels: 1,
+  block_out_channels: [c], down_block_types: ['AttnDownBlock2D'], up_block_types: ['UpBlock2D'], layers_per_block: 1,
+  norm_num_groups: 1, attention_head_dim: 1, num_class_embeds: 3 });
+const shapes = {}, layer = (name, ...shape) => Object.assign(shapes, { [`${name}.weight`]: shape, [`${name}.bias`]: [shape[0]] });
+const norm = name => layer(name, c);
+function resnet(name, ins) {
+  layer(`${name}.norm1`, ins);
+  layer(`${name}.conv1`, c, ins, 3, 3);
+  layer(`${name}.time_emb_proj`, c, 4 * c);
+  norm(`${name}.norm2`);
+  layer(`${name}.conv2`, c, c, 3, 3);
+  if (ins !== c) layer(`${name}.conv_shortcut`, c, ins, 1, 1);
+}
+function attention(name) {
+  norm(`${name}.group_norm`);
+  for (const part of ['to_q', 'to_k', 'to_v', 'to_out.0']) layer(`${name}.${part}`, c, c);
+}
+layer('conv_in', c, 1, 3, 3);
+layer('time_embedding.linear_1', 4 * c, c);
+layer('time_embedding.linear_2', 4 * c, 4 * c);
+shapes['class_embedding.weight'] = [3, 4 * c];
+resnet('down_blocks.0.resnets.0', c);
+attention('down_blocks.0.attentions.0');
+resnet('mid_block.resnets.0', c);
+attention('mid_block.attentions.0');
+resnet('mid_block.resnets.1', c);
+resnet('up_blocks.0.resnets.0', 2 * c);
+resnet('up_blocks.0.resnets.1', 2 * c);
+norm('conv_norm_out');
+layer('conv_out', 1, c, 3, 3);
+const scheduler = JSON.stringify({ _class_name: 'DDIMScheduler', num_train_timesteps: 20, beta_schedule: 'squaredcos_cap_v2' });
+const labels = '{"null":2,"names":["a","b"]}', weights = safetensors(shapes, 'F16');
+put('checkpoint', 'bare', sections([config, weights, scheduler, labels, '']));
+put('checkpoint', 'pipeline', sections([config, weights, scheduler, labels,
+  '{"_class_name":"DDPMPipeline","unet":["diffusers","UNet2DModel"],"scheduler":["diffusers","DDIMScheduler"]}']));
+put('checkpoint', 'defaults', sections([config, weights, '', '', '']));
