@@ -3,7 +3,7 @@
  * the pixels, repeated. */
 #include "fuzz.h"
 
-enum { HEAD = 8, MAX_TEXTS = 8, MAX_SCRATCH = 8 << 20, HUGE_SIZE = 1 };
+enum { HEAD = 8, MAX_TEXTS = 8, MAX_SCRATCH = 13 << 19, HUGE_SIZE = 1 };
 
 static uint32_t be32(const uint8_t *p) { return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]; }
 

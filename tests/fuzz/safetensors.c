@@ -1,7 +1,7 @@
-/* A safetensors file through the tools' reader: what it accepts is found by name and converts to floats. */
+/* A safetensors file through the reader: what it accepts is found by name and converts to floats. */
 #include "fuzz.h"
 
-#include "import/safetensors.h"
+#include "base/safetensors.h"
 
 static void use(const bb_safetensors *st, const uint8_t *data, size_t n)
 {
@@ -23,11 +23,19 @@ FUZZ_TARGET(safetensors)
 {
     bb_safetensors st;
     bb_error err = {0};
-    bb_status status = bb_safetensors_parse(&st, data, n, "input", &err);
+    size_t bytes = 0;
+    bb_status status = bb_safetensors_memory(data, n, "input", &bytes, &err);
     fuzz_check_error(status, &err);
     if (status < 0) return status;
-    use(&st, data, n);
-    bb_safetensors_close(&st);
+    FUZZ_CHECK(bytes <= 16 * n + 4096);
+    void *mem = fuzz_block(bytes), *less = fuzz_block(bytes / 2);
+    FUZZ_CHECK(bb_safetensors_parse(&st, data, n, "input", less, bytes / 2, &err) < 0);
+    status = bb_safetensors_parse(&st, data, n, "input", mem, bytes, &err);
+    fuzz_check_error(status, &err);
+    FUZZ_CHECK(status != BB_ERR_SPACE);
+    if (status == BB_OK) use(&st, data, n);
+    free(less);
+    free(mem);
     return status;
 }
 
