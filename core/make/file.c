@@ -40,7 +40,8 @@ static bb_pack_out pack_out(const bb_make *m)
         .graph = &m->model.pack.graph, .refs = m->refs, .tensors = m->tensors, .n_tensors = m->n_tensors,
         .f32 = m->f32, .n_f32 = m->n_f32, .layers = m->layers, .n_layers = m->n_layers, .quantizers = m->quantizers,
         .n_quantizers = m->n_quantizers, .delta = m->delta, .offset = m->offset, .n_rows = m->n_rows,
-        .step_key = m->step_key, .n_step_key = m->n_key, .step_delta = m->step_delta, .step_zero = m->step_zero,
+        .multiplier = m->multiplier, .n_multiplier = m->n_multiplier, .perm = m->perm, .n_perm = m->n_perm,
+        .inv_s = m->inv_s, .n_inv_s = m->n_inv_s, .step_key = m->step_key, .n_step_key = m->n_key, .step_delta = m->step_delta, .step_zero = m->step_zero,
         .n_step = m->n_step, .schedule = &m->model.pack.schedule, .info = info, .meta = m->meta, .n_meta = m->n_meta};
 }
 

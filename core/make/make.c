@@ -81,8 +81,9 @@ bb_status bb_make_step(bb_make *m, bb_make_progress *progress, bb_error *err)
     if (status < 0) return m->failed = status;
     if (status == BB_DONE) m->phase++;
     if (progress) {
-        uint32_t done[BB_MAKE_PHASES] = {m->cal.image * m->opt.steps + m->cal.step, m->slot, 1};
-        uint32_t total[BB_MAKE_PHASES] = {m->opt.images * m->opt.steps, m->model.pack.graph.n_weights, 1};
+        uint32_t before = bb_smoothing_images(m), pictures = m->cal.image + (m->cal.pass ? before : 0);
+        uint32_t done[BB_MAKE_PHASES] = {pictures * m->opt.steps + m->cal.step, m->slot, 1};
+        uint32_t total[BB_MAKE_PHASES] = {(before + m->opt.images) * m->opt.steps, m->model.pack.graph.n_weights, 1};
         *progress = (bb_make_progress){phase, done[phase], total[phase]};
     }
     return m->phase == BB_MAKE_PHASES ? BB_DONE : BB_AGAIN;

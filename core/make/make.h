@@ -8,6 +8,8 @@
 
 #define BB_CALIBRATION_SAMPLES 4096u /* values kept per site, step and segment, for the range search */
 #define BB_CALIBRATION_TAIL 64u      /* lowest and highest values kept, each */
+#define BB_INPUT_SAMPLES 128u        /* inputs kept of every layer, for its output error */
+#define BB_INPUT_BYTES (64u << 20)   /* of all of them together; large models get fewer samples */
 
 typedef struct bb_range_stats {
     float low, high;
@@ -23,7 +25,20 @@ typedef struct bb_site {
     uint32_t segments, seg_channels[BB_MAX_SEGMENTS];
     uint32_t rows;              /* steps, or 1 where the value does not change between steps */
     bb_range_stats *stats;      /* [rows][segments] */
+    float *largest;             /* [channels] |x| in the first pass; NULL: not smoothed */
+    float *inv_s;               /* [channels] from then on, or NULL: all 1 */
+    uint32_t inv_s_at;          /* in pool.inv_s, BB_NONE before it is there */
 } bb_site;
+
+/* A conv or linear layer, by its weight slot. */
+typedef struct bb_job {
+    uint32_t op;                /* BB_NONE: the slot is no matrix */
+    uint32_t site, taps, channels, outputs, k; /* k = taps·channels */
+    bool low, kept_float;       /* gets the asked bits; stays as it is */
+    uint32_t wbits, abits;
+    float *x;                   /* [k][samples] real inputs of the layer, one output position each */
+    uint8_t *row;               /* [samples] step row each comes from */
+} bb_job;
 
 typedef struct bb_calibration {
     bb_site *sites; uint32_t n_sites;
@@ -31,8 +46,9 @@ typedef struct bb_calibration {
     bb_session *session;
     bb_block *before;     /* what lies below the session's workspace */
     uint32_t *site_of_op; /* [n_ops] site number, BB_NONE */
-    uint32_t image, step; /* the next to be drawn */
-    uint64_t drawn;       /* random numbers used so far */
+    uint32_t pass, image, step; /* the next to be drawn; pass 0 finds the smoothing factors */
+    uint64_t drawn, picked; /* random numbers used so far: for ranges, for inputs of layers */
+    uint32_t samples;     /* inputs kept of every layer, a multiple of 16; 0 = none needed */
     uint32_t broken;      /* op whose input was infinite or NaN; BB_NONE */
 } bb_calibration;
 
@@ -47,6 +63,7 @@ struct bb_make {
     bool started;
     bb_status failed;        /* what bb_make_step answers once it has failed */
     bb_calibration cal;
+    bb_job *jobs;            /* [weight slots] */
     uint32_t slot;           /* the next weight slot to be quantized */
     /* What the file is made of. */
     bb_weight_ref *refs;
@@ -55,6 +72,9 @@ struct bb_make {
     bb_layer_rec *layers; uint32_t n_layers;
     bb_quantizer_rec *quantizers; uint32_t *quantizer_value; uint32_t n_quantizers;
     float *delta; int16_t *offset; uint32_t n_rows;
+    int16_t *multiplier; uint32_t n_multiplier;
+    uint16_t *perm; uint32_t n_perm;
+    float *inv_s; uint32_t n_inv_s;
     float *step_key, *step_delta; uint8_t *step_zero; uint32_t n_key, n_step;
     uint64_t weights_in_all, weight_bits; /* for the mean */
     bb_meta_out meta[BB_MAKE_META]; uint32_t n_meta;
@@ -62,7 +82,13 @@ struct bb_make {
     uint8_t *file; size_t file_bytes;
 };
 
+/* The most packed rows a layer can have: three width classes, each padded to whole tiles. */
+BB_INLINE size_t bb_most_rows(uint32_t outputs) { return bb_align_up(outputs, BB_TILE) + 2 * BB_TILE; }
+
 BB_INLINE bool bb_is_matrix_op(const bb_op *op) { return op->kind == BB_OP_CONV2D || op->kind == BB_OP_LINEAR; }
+
+/* Which layers there are and which get the asked bits (choose.c). */
+bb_status bb_jobs_begin(bb_make *m, bb_error *err);
 
 /* Finds the sites and starts the drawing session; a slice is one denoising step, BB_DONE after the last. */
 bb_status bb_calibration_begin(bb_make *m, bb_error *err);
@@ -70,7 +96,36 @@ bb_status bb_calibration_step(bb_make *m, bb_error *err);
 /* One site's statistics at a step row, for the range search; tail: room for 2·BB_CALIBRATION_TAIL values. */
 bb_activation_stats bb_calibration_stats(const bb_range_stats *s, float *tail);
 /* The site of a value; NULL if no conv or linear reads it. */
-const bb_site *bb_calibration_site(const bb_calibration *c, uint32_t value);
+bb_site *bb_calibration_site(bb_calibration *c, uint32_t value);
+
+/* Pictures of pass 0. */
+uint32_t bb_smoothing_images(const bb_make *m);
+/* Element i = tap·channels + c of an output's weights. */
+BB_INLINE float bb_weight_at(const bb_weight *w, uint32_t output, size_t i)
+{
+    size_t at = i * w->stride + output;
+    return w->f32 ? w->f32[at] : bb_f16_to_f32(w->f16[at]);
+}
+
+/* One layer's codes: everything that the file needs of it (fit.c). */
+typedef struct bb_fitted {
+    uint32_t wbits, ladder, share; /* share: outputs with one plane more, and as many with one less */
+    uint32_t rows, n_classes, class_planes[3], class_rows[3];
+    size_t plane_bytes;
+    double weight_error, output_error; /* relative */
+} bb_fitted;
+/* Bytes of the file: planes, Δ and offsets, multipliers, permutation. */
+BB_INLINE uint64_t bb_fitted_bytes(const bb_fitted *f)
+{
+    uint64_t bytes = f->plane_bytes + (uint64_t)f->rows * 6 + (f->n_classes > 1 ? (uint64_t)f->rows * 2 : 0);
+    for (uint32_t i = 0; f->ladder && i < f->n_classes; i++)
+        bytes += (uint64_t)bb_align_up(f->class_rows[i], BB_TILE) * f->class_planes[i] * 2;
+    return bytes;
+}
+/* Chooses ladder and share for wbits; q: the layer's input quantizer. planes: NULL to see the choice only; else they
+ * become a block of the maker's, and Δ, offsets, multipliers and permutation are added to its pools. */
+bb_status bb_fit_layer(bb_make *m, const bb_job *job, const bb_quantizer_rec *q, uint32_t wbits, bb_fitted *out,
+                       uint8_t **planes, bb_error *err);
 
 /* Takes the memory for what the file is made of; then one weight slot after the other, BB_DONE after the last. */
 bb_status bb_layers_begin(bb_make *m, bb_error *err);
