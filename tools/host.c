@@ -2,6 +2,7 @@
 
 #include "base/json.h"
 #include "import/import.h"
+#include "make.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,6 +74,8 @@ bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt,
     BB_TRY(open_blob(h, path, opt, &blob, &n, err));
     BB_TRY(open_model(h, path, blob, n, err));
     BB_TRY(choose_kernels(h, opt->cpu, err));
+    h->folded.memory = bb_tools_memory;
+    if (opt->lora.n) BB_TRY(bb_lora_fold_list(h->model, &opt->lora, &h->folded, err));
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     h->par = bb_par_start(opt->threads ? opt->threads : cores > 1 ? (uint32_t)cores : 1);
     return BB_OK;
@@ -95,6 +98,7 @@ void bb_host_close(bb_host *h)
 {
     bb_par_stop(h->par);
     free(h->workspace);
+    bb_blocks_give(&h->folded, NULL);
     free(h->mem);
     free(h->imported);
     bb_file_close(&h->file);

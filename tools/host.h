@@ -5,6 +5,7 @@
 #include "api/model.h"
 #include "cli.h"
 #include "io.h"
+#include "lora.h"
 
 typedef struct bb_host {
     bb_model *model;
@@ -12,6 +13,7 @@ typedef struct bb_host {
     bb_file file;       /* of a packed file */
     uint8_t *imported;  /* of a checkpoint folder, imported as f32 in memory */
     void *mem;
+    bb_blocks folded;   /* weights with LoRAs in them */
     bb_session *session;
     void *workspace;
 } bb_host;
@@ -21,6 +23,7 @@ typedef struct bb_host_options {
     uint32_t threads;   /* 0: all cores */
     uint32_t cpu;       /* choice number of BB_CPU_WORDS */
     const char *labels, *null_label; /* for checkpoint folders */
+    bb_list lora;       /* FILE[:SCALE], folded into the model */
 } bb_host_options;
 #define BB_CPU_WORDS "auto|scalar|avx2|avx512"
 #define BB_HOST_OPTIONS(o)                                                                                     \
@@ -34,7 +37,7 @@ typedef struct bb_host_options {
      0, 0, NULL},                                                                                            \
     {"--null-label", BB_OPTION_STRING, &(o).null_label, "N|none", "class that means no class, for guidance", 0, 0, NULL}
 
-/* Opens a packed file, or a checkpoint folder as f32. Starts the threads. bb_host_close works after failures too. */
+/* Opens a packed file, or a checkpoint folder as f32, and folds the LoRAs in. Starts the threads. bb_host_close works after failures too. */
 bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt, bb_error *err);
 /* The word of --cpu: a level without kernels of its own runs on a lower one, which bb_model_kernels names. */
 const char *bb_host_cpu_word(uint32_t cpu);

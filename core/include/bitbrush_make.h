@@ -78,6 +78,26 @@ void bb_make_defaults(bb_make_options *opt);
 bb_status bb_make_begin(const bb_model *model, const bb_make_options *opt, const bb_make_memory *memory, bb_make **out,
                         bb_error *err);
 
+/* A LoRA: weights W become W + scale·(alpha/r)·B·A, for convolutions and linear layers. Keys may be peft's, diffusers'
+ * or those of kohya's scripts. */
+typedef struct bb_lora_file {
+    const char *name;                        /* of the file, for messages and the metadata */
+    const void *data; size_t bytes;          /* safetensors */
+    const char *config; size_t config_bytes; /* peft's adapter_config.json; NULL = none */
+    const char *config_name;                 /* for messages; NULL = "adapter_config.json" */
+    float scale;
+} bb_lora_file;
+
+typedef struct bb_lora_report {
+    uint32_t layers;  /* changed */
+    uint32_t skipped; /* tensors for other parts of a pipeline (text encoder), not used */
+} bb_lora_report;
+
+/* Folds a LoRA into the weights, before the first bb_make_step; several are applied one after the other, each rounded
+ * to f32. file is not needed afterwards. report may be NULL. Errors name the file and the tensor; after one only
+ * bb_make_end is left. */
+bb_status bb_make_lora(bb_make *make, const bb_lora_file *file, bb_lora_report *report, bb_error *err);
+
 typedef enum bb_make_phase { BB_MAKE_CALIBRATE, BB_MAKE_QUANTIZE, BB_MAKE_WRITE, BB_MAKE_PHASES } bb_make_phase;
 
 typedef struct bb_make_progress {

@@ -17,6 +17,7 @@ static bb_status add_metadata(bb_make *m, bb_error *err)
         if (!text) return bb_out_of_memory(err, "metadata");
         if (bb_pack_metadata(&m->model.pack, kept[i], text, size)) add_meta(m, kept[i], text);
     }
+    add_meta(m, "lora", m->lora);
     enum { LINE = 160 };
     char *text = bb_blocks_take(&m->blocks, 3, LINE);
     if (!text) return bb_out_of_memory(err, "metadata");

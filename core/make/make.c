@@ -37,7 +37,9 @@ bb_status bb_make_begin(const bb_model *model, const bb_make_options *opt, const
     uint32_t n = model->pack.graph.n_weights;
     bb_make *m = bb_blocks_take(&blocks, 1, sizeof *m);
     bb_weight *weights = m ? bb_blocks_take(&blocks, n, sizeof *weights) : NULL;
-    if (!weights) {
+    size_t size = model->pack.header.n + 1; /* no value of the metadata is longer */
+    char *lora = weights ? bb_blocks_take(&blocks, size, 1) : NULL;
+    if (!lora) {
         bb_blocks_give(&blocks, NULL);
         return bb_out_of_memory(err, "quantizing");
     }
@@ -46,8 +48,26 @@ bb_status bb_make_begin(const bb_model *model, const bb_make_options *opt, const
     m->opt = checked;
     m->model = *model;
     m->model.pack.weights = m->weights = weights;
+    m->given = model->pack.weights;
+    if (bb_pack_metadata(&model->pack, "lora", lora, size)) m->lora = lora; /* what import has folded in */
     *out = m;
     return BB_OK;
+}
+
+static bb_status fold(bb_make *m, const bb_lora_file *file, bb_lora_report *report, bb_error *err)
+{
+    bb_pack pack = m->model.pack;
+    pack.weights = m->given;
+    BB_TRY(bb_lora_fold(&pack, m->weights, file, &m->blocks, report, err));
+    m->lora = bb_lora_metadata(m->lora, file, &m->blocks);
+    return m->lora ? BB_OK : bb_out_of_memory(err, file->name);
+}
+
+bb_status bb_make_lora(bb_make *m, const bb_lora_file *file, bb_lora_report *report, bb_error *err)
+{
+    if (m->failed < 0 || m->started || !file || !file->name || !file->data)
+        return bb_fail(err, BB_ERR_ORDER, "bb_make_lora: too late, or without a file");
+    return m->failed = fold(m, file, report, err);
 }
 
 void bb_make_end(bb_make *m)

@@ -4,6 +4,7 @@
 
 #include "api/model.h"
 #include "make/blocks.h"
+#include "make/lora.h"
 #include "quant/quant.h"
 
 #define BB_CALIBRATION_SAMPLES 4096u /* values kept per site, step and segment, for the range search */
@@ -59,6 +60,8 @@ struct bb_make {
     bb_make_options opt;     /* with the defaults that depend on the model */
     bb_model model;          /* a copy: its weights may be replaced before the first step */
     bb_weight *weights;      /* what model.pack.weights points to */
+    const bb_weight *given;  /* the caller's weights */
+    const char *lora;        /* metadata: what has been folded in; NULL */
     uint32_t phase;          /* bb_make_phase of the next slice; BB_MAKE_PHASES when done */
     bool started;
     bb_status failed;        /* what bb_make_step answers once it has failed */

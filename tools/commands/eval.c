@@ -23,6 +23,7 @@ typedef struct job {
 static bb_status open_all(job *j, const char *model, bb_error *err)
 {
     BB_TRY(bb_host_open(&j->reference, j->against, &j->host_options, err));
+    j->host_options.lora.n = 0; /* the packed model was made with them */
     BB_TRY(bb_host_open(&j->free, model, &j->host_options, err));
     BB_TRY(bb_host_open(&j->forced, model, &j->host_options, err));
     const bb_info *a = &j->reference.model->pack.info, *b = &j->free.model->pack.info;
@@ -150,6 +151,7 @@ static int run(const bb_command *c, int argc, char **argv)
          &j.guidance_given},
         {"--seed", BB_OPTION_U64, &j.seed, "N", "seed of the first picture (default 0)", 0, 0, NULL},
         BB_REPORT_OPTIONS(j),
+        BB_LORA_OPTION(j.host_options.lora),
         BB_CHECKPOINT_OPTIONS(j.host_options),
         BB_HOST_OPTIONS(j.host_options),
     };

@@ -155,6 +155,7 @@ static int run(const bb_command *c, int argc, char **argv)
         {"--eta", BB_OPTION_FLOAT, &j.eta, "E", "share of fresh noise in DDIM (default 0)", 0, 1, NULL},
         {"--grid", BB_OPTION_GRID, j.grid, "RxC", "a labelled sheet of pictures", 1, 64, NULL},
         BB_REPORT_OPTIONS(j),
+        BB_LORA_OPTION(j.host_options.lora),
         BB_CHECKPOINT_OPTIONS(j.host_options),
         BB_HOST_OPTIONS(j.host_options),
     };

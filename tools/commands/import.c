@@ -15,6 +15,7 @@ static int run(const bb_command *c, int argc, char **argv)
         {"-o", BB_OPTION_STRING, &out, "OUT", "file to write", 0, 0, NULL},
         {"--dtype", BB_OPTION_CHOICE, &dtype, "f16|f32", "storage of the weights (default f16)", 0, 0, NULL},
         {"--json", BB_OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0, NULL},
+        BB_LORA_OPTION(opt.lora),
         BB_CHECKPOINT_OPTIONS(opt),
     };
     int code;

@@ -9,6 +9,7 @@ typedef struct settings {
     const char *out;
     bb_host_options host;
     bb_make_options make;
+    bb_list lora;
     bool quiet, json;
 } settings;
 
@@ -31,6 +32,20 @@ static bb_status make_all(const settings *s, bb_make *make, bb_error *err)
     return status;
 }
 
+static bb_status fold_all(const bb_list *list, bb_make *make, bb_error *err)
+{
+    for (uint32_t i = 0; i < list->n; i++) {
+        bb_lora_input in;
+        bb_lora_report report;
+        BB_TRY(bb_lora_input_open(&in, list->item[i], err));
+        bb_status status = bb_make_lora(make, &in.lora, &report, err);
+        if (status == BB_OK) bb_lora_note(&in, &report);
+        bb_lora_input_close(&in);
+        BB_TRY(status);
+    }
+    return BB_OK;
+}
+
 static bb_status quantize(settings *s, bb_host *h, bb_error *err)
 {
     bb_make *make;
@@ -38,7 +53,8 @@ static bb_status quantize(settings *s, bb_host *h, bb_error *err)
     size_t size;
     s->make.par = h->par;
     BB_TRY(bb_make_begin(h->model, &s->make, &bb_tools_memory, &make, err));
-    bb_status status = make_all(s, make, err);
+    bb_status status = fold_all(&s->lora, make, err);
+    if (status >= 0) status = make_all(s, make, err);
     if (status >= 0) status = bb_make_result(make, &bytes, &size);
     if (status >= 0) status = bb_file_write(s->out, bytes, size, err);
     if (status >= 0) bb_cli_print_made(s->out, size, s->json);
@@ -73,6 +89,7 @@ static int run(const bb_command *c, int argc, char **argv)
          0.001, 100, NULL},
         {"--seed", BB_OPTION_U64, &s.make.seed, "N", "seed of the first one (default 1000000)", 0, 0, NULL},
         BB_REPORT_OPTIONS(s),
+        BB_LORA_OPTION(s.lora),
         BB_CHECKPOINT_OPTIONS(s.host),
         BB_HOST_OPTIONS(s.host),
     };

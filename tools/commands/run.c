@@ -210,6 +210,7 @@ static int run(const bb_command *c, int argc, char **argv)
         {"--out", BB_OPTION_STRING, &j.out_path, "FILE", "safetensors to write: out.sample, act.PATH", 0, 0, NULL},
         {"--tap", BB_OPTION_LIST, &j.taps, "PATH", "also write this module's output (may be repeated)", 0, 0, NULL},
         {"--json", BB_OPTION_FLAG, &j.json, NULL, "print one JSON object", 0, 0, NULL},
+        BB_LORA_OPTION(host.lora),
         BB_CHECKPOINT_OPTIONS(host),
         BB_HOST_OPTIONS(host),
     };

@@ -28,6 +28,9 @@ typedef struct import {
     uint32_t n_tensors;
     float *pool;
     size_t n_pool;
+    bb_blocks blocks;       /* of the LoRAs */
+    bb_lora_input *lora_files; bb_lora *loras; uint32_t n_loras;
+    const char *lora_text;  /* metadata */
 } import;
 
 static void release(import *im)
@@ -37,6 +40,8 @@ static void release(import *im)
     free(im->tensors);
     free(im->data);
     free(im->pool);
+    for (uint32_t i = 0; i < im->n_loras; i++) bb_lora_input_close(&im->lora_files[i]);
+    bb_blocks_give(&im->blocks, NULL);
     bb_scheduler_free(&im->schedule);
     bb_json_file_close(&im->scheduler_file);
     bb_labels_free(&im->labels);
@@ -50,6 +55,36 @@ static bb_status out_of_memory(import *im)
 }
 
 /* ---- weights ---- */
+
+static bb_status open_loras(import *im)
+{
+    const bb_list *list = &im->opt->lora;
+    im->blocks.memory = bb_tools_memory;
+    im->lora_files = bb_blocks_take(&im->blocks, list->n, sizeof *im->lora_files);
+    im->loras = bb_blocks_take(&im->blocks, list->n, sizeof *im->loras);
+    if (!im->lora_files || !im->loras) return out_of_memory(im);
+    for (uint32_t i = 0; i < list->n; i++) {
+        bb_lora_input *in = &im->lora_files[i];
+        BB_TRY(bb_lora_input_open(in, list->item[i], im->err));
+        im->n_loras++;
+        BB_TRY(bb_lora_open(&im->loras[i], &im->builder.graph, &in->lora, &im->blocks, im->err));
+        bb_lora_note(in, &im->loras[i].report);
+        im->lora_text = bb_lora_metadata(im->lora_text, &in->lora, &im->blocks);
+        if (!im->lora_text) return out_of_memory(im);
+    }
+    return BB_OK;
+}
+
+static bb_status fold_loras(import *im, uint32_t slot, float *x)
+{
+    const bb_weight_slot *w = &im->builder.graph.weights[slot];
+    size_t taps = w->rank == 4 ? (size_t)w->dim[2] * w->dim[3] : 1;
+    for (uint32_t i = 0; i < im->n_loras; i++) {
+        bb_lora_steps steps = {w->dim[1] * taps, taps, 1};
+        if (im->loras[i].pairs[slot].down) BB_TRY(bb_lora_add(&im->loras[i], slot, x, steps, &im->blocks, im->err));
+    }
+    return BB_OK;
+}
 
 /* The slot's numbers as f32, row-major in the checkpoint's order; malloc'd. */
 static bb_status load(import *im, uint32_t slot, float **out, size_t *count)
@@ -143,12 +178,12 @@ static bb_status add_weight(import *im, uint32_t slot)
     float *x = NULL;
     size_t n = 0;
     BB_TRY(load(im, slot, &x, &n));
-    bb_status status = BB_OK;
+    bb_status status = fold_loras(im, slot, x);
     if (w->rank == 1) {
         im->refs[slot] = (bb_weight_ref){BB_STORE_POOL, (uint32_t)im->n_pool};
         memcpy(im->pool + im->n_pool, x, n * sizeof *x);
         im->n_pool += n;
-    } else {
+    } else if (status == BB_OK) {
         im->refs[slot] = (bb_weight_ref){BB_STORE_TENSOR, 0};
         status = add_tensor(im, w, x, n, is_table(g, slot));
     }
@@ -215,6 +250,7 @@ static bb_status write_pack(import *im, uint8_t **out, size_t *out_size)
     if (*ck->licence) meta[n++] = (bb_meta_out){"licence", ck->licence};
     meta[n++] = (bb_meta_out){"source", ck->source};
     meta[n++] = (bb_meta_out){"source_sha256", sha};
+    if (im->lora_text) meta[n++] = (bb_meta_out){"lora", im->lora_text};
     if (im->opt->command) meta[n++] = (bb_meta_out){"command", im->opt->command};
     bb_pack_out p = {.graph = &im->builder.graph, .refs = im->refs, .tensors = im->tensors, .n_tensors = im->n_tensors,
                      .f32 = im->pool, .n_f32 = (uint32_t)im->n_pool, .schedule = &im->schedule, .meta = meta,
@@ -234,6 +270,7 @@ static bb_status run(import *im, uint8_t **out, size_t *out_size)
                           im->facts.classes, im->err));
     BB_TRY(read_scheduler(im));
     BB_TRY(check_channels(im));
+    BB_TRY(open_loras(im));
     BB_TRY(add_weights(im));
     return write_pack(im, out, out_size);
 }

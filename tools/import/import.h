@@ -5,6 +5,7 @@
 #ifndef BB_TOOLS_IMPORT_IMPORT_H
 #define BB_TOOLS_IMPORT_IMPORT_H
 
+#include "lora.h"
 #include "pack/pack.h"
 
 typedef struct bb_import_options {
@@ -13,6 +14,7 @@ typedef struct bb_import_options {
     const char *labels;        /* labels.json; NULL = the one beside model_index.json, if any */
     const char *null_label;    /* "none", a number, or NULL = as labels.json says, else none */
     const char *command;       /* stored in the metadata */
+    bb_list lora;              /* FILE[:SCALE], folded in before the weights get their storage type */
 } bb_import_options;
 
 /* out/out_size: the file's bytes, 64-aligned, from aligned_alloc; the caller frees. Errors name the file, the tensor or
