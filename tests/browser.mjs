@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { serveFiles } from '../web/serve.mjs';
 import { build, decodePng, models, native, sha256, site } from './js/common.mjs';
+import { fnv1a64, goldenPath } from './js/golden.mjs';
 
 let passed = 0,
   failed = 0;
@@ -50,6 +51,8 @@ const faults = {
   '/models/html.safetensors': reply =>
     reply.writeHead(200, { 'Content-Type': 'text/html' }).end('<!doctype html><title>Sign in</title>'),
   '/models/hostile.safetensors': reply => reply.end(hostile()),
+  '/models/tiny.safetensors': reply => reply.end(readFileSync(models.find(m => m.name === 'tiny').path)),
+  '/kernelcheck.wasm': reply => reply.end(readFileSync(join(build, 'bitbrush-kernelcheck-relaxed.wasm'))),
 };
 const files = serveFiles({ roots: [site] });
 let listed; // what models.json says; the staged one unless a check sets it
@@ -151,7 +154,7 @@ const page = await newPage();
   console.log(`${perStep} per step, memory ${memory} with a model of ${(file.length / 2 ** 20).toFixed(1)} MB`);
 }
 check((await page.$('#no-server')) === null, 'the module removes the sentence about the server');
-same(await page.textContent('#kernels'), 'wasm_simd128', 'kernel set');
+same(await page.textContent('#kernels'), 'wasm_relaxed', 'kernel set');
 same((await page.$$('#strip li')).length, request.steps, 'pictures in the strip');
 same(await page.$eval('#picture', c => getComputedStyle(c).imageRendering), 'pixelated', 'upscaling');
 
@@ -291,6 +294,72 @@ if (hostile()) {
 } else check(file.indexOf('T-shirt/top') < 0, 'hostile model could be made');
 listed = undefined;
 await page.context().close();
+
+// ---- the relaxed module: its kernels, every committed picture, and a dot product that cannot be trusted ----
+
+async function emptyPage(script) {
+  const empty = await newPage();
+  if (script) await empty.addInitScript(script);
+  await empty.goto(`${base}js/index.d.ts`); // any address of the site, so that modules can be imported
+  return empty;
+}
+/** What `request` draws there: { features, kernels, data }. */
+const drawn = (where, name, ask) =>
+  where.evaluate(
+    async ([from, wanted]) => {
+      const { detect, load } = await import('/js/index.js');
+      const opened = await load(from);
+      const { data } = await opened.draw(wanted);
+      await opened.dispose();
+      return { features: await detect(), kernels: opened.info.kernels, data: [...data] };
+    },
+    [`/models/${name}.safetensors`, ask],
+  );
+{
+  const empty = await emptyPage();
+  const report = await empty.evaluate(async () => {
+    const bytes = await (await fetch('/kernelcheck.wasm')).arrayBuffer();
+    const { memory, ...kernels } = (await WebAssembly.instantiate(bytes)).instance.exports;
+    const text = at => {
+      const all = new Uint8Array(memory.buffer, at);
+      return at ? new TextDecoder().decode(all.slice(0, all.indexOf(0))) : '';
+    };
+    const differing = kernels.kernelcheck(1, 300);
+    const first = `${text(kernels.kernelcheck_first())} at element ${kernels.kernelcheck_first_at()}`;
+    return { set: text(kernels.kernelcheck_set()), differing, first, count: kernels.kernelcheck_count() };
+  });
+  same(report.set, 'wasm_relaxed', 'kernelcheck: the set');
+  check(report.differing === 0, `relaxed kernels against scalar: ${report.differing} differ, first ${report.first}`);
+  check(report.count > 300 * 12, `kernelcheck compared ${report.count} times`);
+  for (const { model: name, request: ask, rgba_fnv1a64: hash } of JSON.parse(readFileSync(goldenPath)).pictures) {
+    const mine = await drawn(empty, name, ask);
+    same(mine.kernels, 'wasm_relaxed', 'kernel set of a golden picture');
+    same(fnv1a64(mine.data), hash, `relaxed: ${name} ${JSON.stringify(ask)}`);
+  }
+  await empty.context().close();
+}
+// The probe is the only code of the page itself that makes an instance; it sees an engine that is wrong from the
+// start, or only after some calls, as if the optimizing compiler were.
+for (const [what, rightCalls] of Object.entries({ cold: 0, hot: 700 })) {
+  const empty = await emptyPage(`{
+    const Real = WebAssembly.Instance;
+    let calls = 0;
+    WebAssembly.Instance = function (...given) {
+      const { f } = new Real(...given).exports;
+      return { exports: { f: (...operands) => f(...operands) + (calls++ < ${rightCalls} ? 0 : 1) } };
+    };
+    globalThis.probed = () => calls;
+  }`);
+  const mine = await drawn(empty, model.name, request);
+  same(mine.features.relaxed, false, `a dot product that is wrong ${what}: detect`);
+  same(mine.kernels, 'wasm_simd128', `a dot product that is wrong ${what}: kernel set`);
+  same(sha256(Uint8ClampedArray.from(mine.data)), sha256(expected.data), `wrong ${what}: the picture`);
+  const calls = await empty.evaluate(() => globalThis.probed());
+  check(calls > rightCalls, `the planted fault was met: ${calls} calls`);
+  await empty.evaluate(async () => (await import('/js/index.js')).detect());
+  same(await empty.evaluate(() => globalThis.probed()), calls, 'a probe that failed is remembered');
+  await empty.context().close();
+}
 
 // ---- opened as a file ----
 

@@ -181,9 +181,22 @@ static inline void kc_dot(kc *k, size_t taps, size_t channels)
                      .a_first = kc_coin(k) ? 0 : kc_below(k, 40)};
     a.tap_stride = channels * BB_TILE + kc_below(k, 3) * 5;
     const size_t row = a.a_first + channels, count = 7, n = a.pixels * BB_TILE * 4;
-    const uint8_t *codes = kc_bytes(k, KC_A, count * row, 0, 255);
+    a.levels = (1u << kc_range(k, 4, 8)) - 1;
+    a.spread = (1u << kc_range(k, 1, 8)) - 1;
+    uint8_t *codes = kc_bytes(k, KC_A, count * row, 0, 255);
+    for (size_t i = 0; i < count * row; i++) codes[i] &= a.levels;
+    int8_t *low = kc_place(k, KC_C, BB_TILE);
+    for (size_t j = 0; j < BB_TILE; j++) {
+        const size_t room = 255 - a.spread;
+        low[j] = (int8_t)((kc_coin(k) ? kc_below(k, room + 1) : kc_coin(k) ? room : 0) - 128);
+    }
+    const size_t weights = (taps - 1) * a.tap_stride + channels * BB_TILE;
+    int8_t *w = (int8_t *)kc_bytes(k, KC_B, weights, 0, 255);
+    for (size_t i = 0; i < weights; i++)
+        w[i] = (int8_t)(low[i % a.tap_stride / 2 % BB_TILE] + (int)((uint8_t)w[i] & a.spread));
     a.rows = kc_rows(k, a.pixels * taps, codes, count, row);
-    a.w = (const int8_t *)kc_bytes(k, KC_B, (taps - 1) * a.tap_stride + channels * BB_TILE, 0x80, 0x7f);
+    a.low = low;
+    a.w = w;
     kc_poison(k, n);
     KC_BOTH(dot_tile, a, acc, int32_t, n);
     kc_compare(k, "dot_tile", n, false);

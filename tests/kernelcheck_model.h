@@ -56,8 +56,11 @@ static inline void model_dot(kc *k, const bb_kernels *s)
     s->expand_tile(&(bb_expand_args){.w = w, .planes = bits, .multiplier = multiplier, .offset = offset,
                                      .k_blocks = BLOCKS, .n_planes = planes});
     const uint8_t *codes = kc_bytes(k, KC_C, 4 * (FIRST + CHANNELS), 0, 255);
+    int8_t low[BB_TILE];
+    memset(low, -128, sizeof low);
     bb_dot_args a = {.pixels = PIXELS, .taps = TAPS, .channels = CHANNELS, .a_first = FIRST, .w = w,
-                     .tap_stride = CHANNELS * BB_TILE, .acc = kc_place(k, KC_REF, PIXELS * BB_TILE * 4)};
+                     .tap_stride = CHANNELS * BB_TILE, .acc = kc_place(k, KC_REF, PIXELS * BB_TILE * 4),
+                     .levels = 255, .low = low, .spread = 255};
     a.rows = kc_rows(k, PIXELS * TAPS, codes, 4, FIRST + CHANNELS);
     s->dot_tile(&a);
     for (size_t p = 0; p < PIXELS; p++) {

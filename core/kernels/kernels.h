@@ -45,6 +45,9 @@ typedef struct bb_dot_args {
     size_t taps, channels;      /* channels: multiple of 8 */
     size_t tap_stride;          /* bytes between the taps of w */
     size_t a_first;             /* first channel inside a row (segment start) */
+    uint32_t levels;            /* codes are at most this: 2^A − 1 */
+    const int8_t *low;          /* [BB_TILE]: output j has w in low[j] .. low[j] + spread, padding positions too */
+    uint32_t spread;            /* below 128 unless there are 8 planes */
 } bb_dot_args;
 
 /* y[p][j] = (Σ_g f32(acc[g][p][j] − zsum[g][j])·e[g][j], from 0, g ascending) + bias[j] */
@@ -120,7 +123,7 @@ typedef struct bb_avg_pool_args {
 #undef BB_OP
 
 typedef struct bb_kernels {
-    const char *isa; /* of the best set in the table: "scalar", "x86_avx2", "x86_avx512", "wasm_simd128" */
+    const char *isa; /* of the best set in the table: "scalar", "x86_avx2", "x86_avx512", "wasm_simd128", "wasm_relaxed" */
     uint32_t needs;  /* BB_CPU_* bits */
 #define BB_OP(name, args) bb_##name##_fn *name;
 #include "kernels/ops.inc"
@@ -128,7 +131,7 @@ typedef struct bb_kernels {
 } bb_kernels;
 
 /* What a CPU can do. The wasm ones are properties of the module. */
-enum { BB_CPU_AVX2 = 1, BB_CPU_AVX512 = 2, BB_CPU_WASM_SIMD128 = 4, BB_CPU_ALL = -1 };
+enum { BB_CPU_AVX2 = 1, BB_CPU_AVX512 = 2, BB_CPU_WASM_SIMD128 = 4, BB_CPU_WASM_RELAXED = 8, BB_CPU_ALL = -1 };
 uint32_t bb_cpu_features(void); /* cpu_*.c, chosen by the build */
 
 /* Fills out from the sets whose needs are all in cpu (a mask, for tests and --cpu). */

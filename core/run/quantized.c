@@ -92,6 +92,8 @@ typedef struct tile {
     uint32_t out[BB_TILE];   /* natural outputs; BB_NONE in padding */
     bool contiguous;         /* 16 natural outputs in a row */
     int16_t powers[BB_MAX_PLANES * BB_TILE]; /* multipliers of uniform planes */
+    int8_t low[BB_TILE];     /* weights of output j are in low[j] .. low[j] + spread */
+    uint32_t spread;
     float bias[BB_TILE], e[BB_MAX_SEGMENTS * BB_TILE];
     int32_t zsum[BB_MAX_SEGMENTS * BB_TILE];
 } tile;
@@ -116,6 +118,16 @@ static void find_tile(const bb_layer *l, uint32_t want, tile *t)
     for (uint32_t p = 0; p < t->n_planes; p++)
         for (uint32_t j = 0; j < BB_TILE; j++) t->powers[p * BB_TILE + j] = (int16_t)(1 << p);
     t->multiplier = l->multiplier ? l->multiplier + multiplier_at : t->powers;
+    t->spread = 0;
+    for (uint32_t j = 0; j < BB_TILE; j++) {
+        int32_t low = l->offset[row + j], high = low;
+        for (uint32_t p = 0; p < t->n_planes; p++) {
+            int32_t m = t->multiplier[p * BB_TILE + j];
+            if (m < 0) low += m; else high += m;
+        }
+        t->low[j] = (int8_t)low; /* the reader has checked that all weights fit */
+        if ((uint32_t)(high - low) > t->spread) t->spread = (uint32_t)(high - low);
+    }
 }
 
 static void load_outputs(const qconv *c, tile *t)
@@ -187,7 +199,8 @@ static void conv_item(void *ctx, size_t work, size_t thread)
                                            .rows = (const uint8_t *const *)(void *)rows,
                                            .w = w + a_first * BB_TILE, .pixels = pixels, .taps = conv->taps,
                                            .channels = channels, .tap_stride = (size_t)q->padded * BB_TILE,
-                                           .a_first = a_first});
+                                           .a_first = a_first, .levels = (1u << q->rec->bits) - 1,
+                                           .low = t.low, .spread = t.spread});
                 a_first += channels;
             }
             k->dequantize_tile(&(bb_dequantize_args){.y = y, .acc = acc, .zsum = t.zsum, .e = t.e, .bias = t.bias,

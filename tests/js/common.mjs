@@ -12,6 +12,7 @@ export const build = resolve(process.env.BB_BUILD ?? join(repo, 'build'));
 export const golden = join(repo, 'tests/golden');
 export const site = join(build, 'site');
 export const modulePath = join(build, 'bitbrush-simd128.wasm');
+export const relaxedPath = join(build, 'bitbrush-relaxed.wasm');
 export const exportsPath = join(repo, 'wasm/exports.txt');
 
 /** The library as it is staged for a web server: what is tested is what is shipped. */

@@ -1,26 +1,59 @@
-/** The module's border: exports.txt is the only door, nothing is imported, nothing allocates. */
+/** The modules' border: the lists of exports are the only doors, nothing is imported, nothing allocates. And what is
+ *  inside: no instruction whose result engines may choose. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { exportsPath, modulePath } from './common.mjs';
+import { setFlagsFromString } from 'node:v8';
+import { exportsPath, modulePath, relaxedPath } from './common.mjs';
+import { ALLOWED, BANNED, isRelaxed, opcodesOf } from './opcodes.mjs';
 
-const bytes = readFileSync(modulePath);
-const module = new WebAssembly.Module(bytes);
-const exported = WebAssembly.Module.exports(module);
+const relaxedBytes = readFileSync(relaxedPath);
+if (!WebAssembly.validate(relaxedBytes)) setFlagsFromString('--experimental-wasm-relaxed-simd'); // Node 20
 
-test('imports nothing', () => assert.deepEqual(WebAssembly.Module.imports(module), []));
+for (const [name, path] of Object.entries({ simd128: modulePath, relaxed: relaxedPath })) {
+  const bytes = readFileSync(path);
+  const module = new WebAssembly.Module(bytes);
+  const exported = WebAssembly.Module.exports(module);
 
-test('exports what exports.txt says, and its memory', () => {
-  const listed = readFileSync(exportsPath, 'utf8').split('\n').filter(Boolean);
-  assert.deepEqual(exported.map(e => e.name).sort(), [...listed, 'memory'].sort());
-});
+  test(`${name} imports nothing`, () => assert.deepEqual(WebAssembly.Module.imports(module), []));
 
-// That it does not grow its memory while drawing is in draw.test.mjs.
-test('shows no allocator and no trainer', () => {
-  for (const { name } of exported) assert.doesNotMatch(name, /alloc|free|sbrk|grad/);
-});
+  test(`${name} exports what exports.txt says, and its memory`, () => {
+    const listed = readFileSync(exportsPath, 'utf8').split('\n').filter(Boolean);
+    assert.deepEqual(exported.map(e => e.name).sort(), [...listed, 'memory'].sort());
+  });
 
-test('starts with little memory', () => {
-  const { memory } = new WebAssembly.Instance(module).exports;
-  assert.ok(memory.buffer.byteLength <= 2 ** 20, `${memory.buffer.byteLength} bytes before any model`);
+  // That it does not grow its memory while drawing is in draw.test.mjs.
+  test(`${name} shows no allocator and no trainer`, () => {
+    for (const { name: symbol } of exported) assert.doesNotMatch(symbol, /alloc|free|sbrk|grad/);
+  });
+
+  test(`${name} starts with little memory`, () => {
+    const { memory } = new WebAssembly.Instance(module).exports;
+    assert.ok(memory.buffer.byteLength <= 2 ** 20, `${memory.buffer.byteLength} bytes before any model`);
+  });
+
+  test(`${name}: relaxed instructions`, () => {
+    const found = opcodesOf(bytes),
+      relaxed = [...found.keys()].filter(isRelaxed);
+    assert.ok(found.size > 100, `only ${found.size} kinds of instructions: was the code read?`);
+    assert.equal(relaxed.length > 0, name === 'relaxed');
+    for (const opcode of relaxed) assert.ok(ALLOWED.includes(opcode), `0x${opcode.toString(16)} is not allowed`);
+  });
+}
+
+test('a banned instruction anywhere in the code is found', () => {
+  for (const opcode of [...BANNED, ...ALLOWED]) {
+    const sub = opcode & 0xffff;
+    const zero = [0xfd, 0x0c, ...Array(16).fill(0xfd)]; // a constant whose bytes look like prefixes
+    const operands = sub >= 0x105 && sub <= 0x10c || sub === 0x113 ? 3 : sub >= 0x101 && sub <= 0x104 ? 1 : 2;
+    const body = [0, ...Array(operands).fill(zero).flat(), 0xfd, (sub & 127) | 128, sub >> 7, 0x1a, 0x0b];
+    const planted = Uint8Array.from([
+      ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+      ...[1, 4, 1, 0x60, 0, 0, 3, 2, 1, 0],
+      ...[10, body.length + 2, 1, body.length, ...body],
+    ]);
+    assert.ok(WebAssembly.validate(planted), `the test's own module with 0x${opcode.toString(16)}`);
+    assert.deepEqual([...opcodesOf(planted).keys()].filter(isRelaxed), [opcode]);
+  }
+  assert.ok(!BANNED.some(opcode => ALLOWED.includes(opcode)));
 });

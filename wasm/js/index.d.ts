@@ -25,8 +25,12 @@ export class BitbrushError extends Error {
 }
 
 export interface Features {
+  /** WebAssembly SIMD, without which nothing works. */
   simd: boolean;
+  /** Whether relaxed SIMD is there and its dot product is exact, by trial; never under Node. `load` then takes
+   * the faster module. */
   relaxed: boolean;
+  /** The page is cross-origin isolated. */
   isolated: boolean;
 }
 export function detect(): Promise<Features>;
@@ -38,7 +42,8 @@ export interface Progress {
 export interface LoadOptions {
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
-  /** Address of bitbrush-simd128.wasm, relative to the page; by default one folder above this file. */
+  /** Address of the module, relative to the page. By default bitbrush-relaxed.wasm or bitbrush-simd128.wasm, whichever
+   * suits the engine, one folder above this file; another one is taken as it is. */
   wasm?: string | URL;
   /** How long an aborted step may take to answer before its worker is ended, ms. */
   grace?: number;
@@ -58,7 +63,7 @@ export interface ModelInfo {
   /** Mean stored bits per weight of the convolution and linear layers. */
   readonly bits: number;
   readonly bytes: number;
-  /** The kernel set in use, such as "wasm_simd128". */
+  /** The kernel set in use: "wasm_simd128" or "wasm_relaxed". */
   readonly kernels: string;
   /** All of the file's metadata, untrusted too. */
   readonly metadata: Readonly<Record<string, string>>;

@@ -10,17 +10,18 @@ export { BitbrushError, detect };
  * @param {string | URL | Blob | Response} from
  * @param {import('./index.js').LoadOptions} [options]
  */
-export async function load(
-  from,
-  { signal, onProgress, wasm = new URL('../bitbrush-simd128.wasm', import.meta.url), grace } = {},
-) {
+export async function load(from, { signal, onProgress, wasm, grace } = {}) {
   signal?.throwIfAborted();
-  if (!(await detect()).simd) {
+  const { simd, relaxed } = await detect();
+  if (!simd) {
     throw new BitbrushError(
       'unsupported',
       'this browser has no WebAssembly SIMD: use a current Chrome, Edge, Firefox or Safari (16.4 or later)',
     );
   }
+  wasm ??= relaxed
+    ? new URL('../bitbrush-relaxed.wasm', import.meta.url)
+    : new URL('../bitbrush-simd128.wasm', import.meta.url);
   signal?.throwIfAborted();
   // A Response is read on the page's side, so ending the worker does not end its download; this does.
   const stop = new AbortController();

@@ -25,7 +25,7 @@ export class Engine {
     this.outAt = this.blobAt;
   }
 
-  /** @param {URL | string} url of bitbrush-simd128.wasm */
+  /** @param {URL | string} url of the module */
   static async create(url) {
     let instance;
     try {
