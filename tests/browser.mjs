@@ -3,13 +3,15 @@
  * and an installed Chromium: BB_CHROMIUM, /usr/bin/chromium unless told. Screenshots go to BB_BUILD/screenshots.
  */
 import { chromium } from 'playwright-core';
-import { mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { serveFiles } from '../web/serve.mjs';
-import { build, decodePng, models, native, sha256, site } from './js/common.mjs';
+import { build, decodePng, golden, models, native, sha256, site } from './js/common.mjs';
 import { fnv1a64, goldenPath } from './js/golden.mjs';
 
 let passed = 0,
@@ -359,6 +361,36 @@ for (const [what, rightCalls] of Object.entries({ cold: 0, hot: 700 })) {
   await empty.evaluate(async () => (await import('/js/index.js')).detect());
   same(await empty.evaluate(() => globalThis.probed()), calls, 'a probe that failed is remembered');
   await empty.context().close();
+}
+
+// ---- quantizing in the page ----
+
+{
+  const folder = mkdtempSync(join(tmpdir(), 'bitbrush-browser-'));
+  const at = name => join(folder, name), lora = join(golden, 'lora-kohya/lora.safetensors');
+  const tool = (...args) => execFileSync(join(build, 'bitbrush'), args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  tool('import', join(golden, 'unet2d-class'), '-o', at('float'), '--dtype', 'f16');
+  tool('quantize', at('float'), '-o', at('packed'), '--images', '1', '--steps', '2', '--quiet', '--lora', `${lora}:0.5`);
+  const want = readFileSync(at('packed'));
+  const { command } = JSON.parse(want.subarray(8, 8 + Number(want.readBigUInt64LE(0)))).__metadata__;
+  faults['/float.safetensors'] = reply => reply.end(readFileSync(at('float')));
+  faults['/lora.safetensors'] = reply => reply.end(readFileSync(lora));
+  const empty = await emptyPage();
+  const made = await empty.evaluate(async meta => {
+    const { quantize } = await import('/js/index.js');
+    const data = await (await fetch('/lora.safetensors')).blob(), stop = new AbortController();
+    const loras = [{ blob: new File([data], 'lora.safetensors'), scale: 0.5 }];
+    const options = { images: 1, steps: 2, lora: loras, command: meta };
+    const blob = await quantize('/float.safetensors', options);
+    const why = await quantize('/float.safetensors', {
+      ...options, images: 4096, signal: stop.signal, onProgress: p => p.phase === 'calibrate' && stop.abort('stopped'),
+    }).catch(reason => reason);
+    return { data: [...new Uint8Array(await blob.arrayBuffer())], why };
+  }, command);
+  same(sha256(Uint8Array.from(made.data)), sha256(want), 'quantized in the page and by the tool');
+  same(made.why, 'stopped', 'an abort while it calibrates');
+  await empty.context().close();
+  rmSync(folder, { recursive: true });
 }
 
 // ---- opened as a file ----

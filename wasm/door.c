@@ -36,6 +36,9 @@ static int32_t report(bb_status status)
 }
 
 const char *bbw_error(void) { return error.text; }
+bb_error *bbw_fresh(void) { return fresh(); }
+int32_t bbw_report(bb_status status) { return report(status); }
+const bb_model *bbw_loaded(void) { return model; }
 
 /* ---- model ---- */
 

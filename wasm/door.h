@@ -4,8 +4,7 @@
 #ifndef BB_WASM_DOOR_H
 #define BB_WASM_DOOR_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "bitbrush.h"
 
 size_t bbw_probe_scratch(size_t n);
 int32_t bbw_probe(const void *head, size_t n, void *scratch, size_t size); /* bbw_info then tells */
@@ -43,5 +42,11 @@ int32_t bbw_input(const char *name, const float *data, size_t count);
 int32_t bbw_output(const char *name);
 const float *bbw_output_at(void);
 uint32_t bbw_output_dim(uint32_t axis); /* 0..3 */
+
+/* For make_door.c: the model, NULL if there is none; an empty error to fill; its code, after the text of bbw_error has
+ * been seen to. */
+const bb_model *bbw_loaded(void);
+bb_error *bbw_fresh(void);
+int32_t bbw_report(bb_status status);
 
 #endif

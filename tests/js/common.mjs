@@ -14,6 +14,8 @@ export const site = join(build, 'site');
 export const modulePath = join(build, 'bitbrush-simd128.wasm');
 export const relaxedPath = join(build, 'bitbrush-relaxed.wasm');
 export const exportsPath = join(repo, 'wasm/exports.txt');
+export const makePath = join(build, 'bitbrush-make.wasm');
+export const makeExportsPath = join(repo, 'wasm/exports-make.txt');
 
 /** The library as it is staged for a web server: what is tested is what is shipped. */
 export const library = () => import(pathToFileURL(join(site, 'js/index.js')).href);

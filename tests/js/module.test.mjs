@@ -4,21 +4,27 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
-import { exportsPath, modulePath, relaxedPath } from './common.mjs';
+import { exportsPath, makeExportsPath, makePath, modulePath, relaxedPath } from './common.mjs';
 import { ALLOWED, BANNED, isRelaxed, opcodesOf } from './opcodes.mjs';
 
 const relaxedBytes = readFileSync(relaxedPath);
 if (!WebAssembly.validate(relaxedBytes)) setFlagsFromString('--experimental-wasm-relaxed-simd'); // Node 20
 
-for (const [name, path] of Object.entries({ simd128: modulePath, relaxed: relaxedPath })) {
+const modules = {
+  simd128: [modulePath, exportsPath],
+  relaxed: [relaxedPath, exportsPath],
+  make: [makePath, makeExportsPath],
+};
+
+for (const [name, [path, list]] of Object.entries(modules)) {
   const bytes = readFileSync(path);
   const module = new WebAssembly.Module(bytes);
   const exported = WebAssembly.Module.exports(module);
 
   test(`${name} imports nothing`, () => assert.deepEqual(WebAssembly.Module.imports(module), []));
 
-  test(`${name} exports what exports.txt says, and its memory`, () => {
-    const listed = readFileSync(exportsPath, 'utf8').split('\n').filter(Boolean);
+  test(`${name} exports what its list says, and its memory`, () => {
+    const listed = readFileSync(list, 'utf8').split('\n').filter(Boolean);
     assert.deepEqual(exported.map(e => e.name).sort(), [...listed, 'memory'].sort());
   });
 

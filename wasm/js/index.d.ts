@@ -50,6 +50,62 @@ export interface LoadOptions {
 }
 export function load(from: string | URL | Blob | Response, options?: LoadOptions): Promise<Model>;
 
+/** Words and numbers as those of `bitbrush quantize`, with its defaults. */
+export interface QuantizeOptions {
+  /** Bits of a weight, 1 to 8 (default 4), and of an activation, 4 to 8 (default 8). */
+  wbits?: number;
+  abits?: number;
+  /** Bytes of the file at most: the bits of each layer are chosen to fit, and wbits is ignored. */
+  budget?: number;
+  layers?: 'default' | 'all-low' | 'paper';
+  range?: 'mse' | 'p2.4' | 'minmax';
+  ladder?: 'never' | 'best' | 'always';
+  mixed?: 'never' | 'kurtosis' | 'gain';
+  tables?: 'step' | 'static';
+  refit?: number;
+  smoothing?: number;
+  /** Calibration: pictures drawn (16), steps of each (20), guidance (2 with a null class), seed of the first. */
+  images?: number;
+  steps?: number;
+  guidance?: number;
+  seed?: number | bigint | string;
+  /** Folded into the weights one after the other before all else. */
+  lora?: LoraFile[];
+  /** Kept in the file's metadata under that name; `bitbrush quantize` keeps its command line. */
+  command?: string;
+  signal?: AbortSignal;
+  onProgress?: (progress: QuantizeProgress) => void;
+  /** Address of bitbrush-make.wasm, relative to the page; by default one folder above this file. */
+  wasm?: string | URL;
+}
+export interface LoraFile {
+  /** A safetensors file with the keys of peft, diffusers or kohya's scripts. */
+  blob: Blob | ArrayBuffer | Uint8Array<ArrayBuffer>;
+  /** Default 1. */
+  scale?: number;
+  /** For messages and the metadata; by default that of a File. */
+  name?: string;
+  /** peft's adapter_config.json: its text, or parsed. Without it, and without alpha in the file, alpha is the rank. */
+  config?: string | object;
+}
+export interface QuantizeProgress {
+  /** load: bytes of the model; lora: files; calibrate: denoising steps; quantize: weights; write: the file. */
+  phase: 'load' | 'lora' | 'calibrate' | 'quantize' | 'write';
+  done: number;
+  /** 0 until it is known */ total: number;
+  /** Phase lora: layers that the file changed, and tensors for a text encoder that were not used. */
+  layers?: number;
+  skipped?: number;
+}
+/**
+ * A packed model from an unquantized one (what `bitbrush import` writes), in a worker of its own: the same bytes as
+ * `bitbrush quantize` writes from the same file, options and command. The result can be given to `load`.
+ */
+export function quantize(
+  from: string | URL | Blob | Response | ArrayBuffer | Uint8Array<ArrayBuffer>,
+  options?: QuantizeOptions,
+): Promise<Blob>;
+
 export interface ModelInfo {
   readonly width: number;
   readonly height: number;

@@ -1,6 +1,7 @@
 /** The model as the page sees it: pull-driven drawing, abort, restart after a stuck worker, dispose. */
 import { BitbrushError } from './errors.js';
 import { Port } from './port.js';
+import { toSend } from './source.js';
 
 const asyncDispose = /** @type {typeof Symbol.asyncDispose} */ (
   Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose')
@@ -174,15 +175,6 @@ function orAbort(work, signal) {
     signal.addEventListener('abort', abort, { once: true });
     work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
   });
-}
-
-/**
- * Node cannot clone Blobs that stand for files, but it can move their streams.
- * @param {import('./protocol.js').Source} source
- */
-function toSend(source) {
-  if (!('blob' in source) || typeof Worker === 'function') return source;
-  return { stream: source.blob.stream(), name: source.name, local: true };
 }
 
 const disposed = () => new BitbrushError('disposed', 'this model has been disposed of');

@@ -5,7 +5,7 @@ const STUCK_MS = 1000; // slices take some 10 ms: a worker silent for this long 
 
 /**
  * @typedef {{ post(message: unknown, transfer: Transferable[]): void, hold(on: boolean): void, stop(): void }} Host
- * @typedef {(p: { loaded: number, total: number }) => void} OnProgress
+ * @typedef {(p: any) => void} OnProgress of the question's own kind
  * @typedef {{ resolve(value: any): void, reject(reason: unknown): void, progress?: OnProgress }} Waiting
  * @typedef {{ signal?: AbortSignal, transfer?: Transferable[], grace?: number, progress?: OnProgress }} AskOptions
  */

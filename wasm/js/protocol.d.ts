@@ -16,6 +16,13 @@ export interface PlainRequest {
   seed: string;
 }
 
+/** Numbers by the fields of door bbm_option, in its order; undefined keeps the default. */
+export interface MakeOptions {
+  fields: (number | undefined)[];
+  seed: bigint | undefined;
+  command: string | undefined;
+}
+
 export type Ask =
   | { op: 'load'; source: Source; wasm: string }
   /* the page numbers the sessions, so that `end` can be sent before `begin` is answered */
@@ -25,6 +32,13 @@ export type Ask =
       op: 'png';
       picture: { width: number; height: number; data: Uint8ClampedArray };
       text: Record<string, string>;
+    }
+  | {
+      op: 'quantize';
+      source: Source;
+      wasm: string;
+      options: MakeOptions;
+      loras: { name: string; data: Uint8Array; config: Uint8Array | null; scale: number }[];
     };
 export type Tell = { op: 'end'; session: number } | { op: 'cancel'; id: number };
 export type ToWorker = (Ask & { id: number }) | Tell;
@@ -37,6 +51,6 @@ export interface Failure {
 export type FromWorker =
   | { id: number; ok: unknown }
   | { id: number; error: Failure }
-  | { id: number; progress: { loaded: number; total: number } };
+  | { id: number; progress: any };
 
 export type { ModelInfo, Step };

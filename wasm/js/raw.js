@@ -37,7 +37,7 @@ export class Engine {
         { cause },
       );
     }
-    return new Engine(instance);
+    return new this(instance);
   }
 
   get memoryBytes() {

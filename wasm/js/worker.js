@@ -72,6 +72,11 @@ const serve = {
   },
 
   png: ({ picture, text }) => ready().png(picture, text),
+
+  async quantize(message) {
+    const { quantize } = await import('./make.js'); // pages that only draw never fetch it
+    return quantize(message, progress => post({ id: message.id, progress }));
+  },
 };
 
 function ready() {

@@ -1,0 +1,64 @@
+/** The worker's side of `quantize`: one instance of bitbrush-make.wasm, one model, one result. */
+import { open, receive } from './fetch.js';
+import { DONE, Engine } from './raw.js';
+
+const PHASES = /** @type {const} */ (['calibrate', 'quantize', 'write']);
+
+/**
+ *     | stack, data | model file | model | LoRA files, texts | the maker's own stack … |
+ */
+class Maker extends Engine {
+  /** Copies bytes behind everything so far. @param {Uint8Array} data @returns {number} their address */
+  #put(data) {
+    const at = this.modelEnd;
+    this.reserve(at + data.length);
+    this.bytes(at, data.length).set(data);
+    this.modelEnd = Math.ceil((at + data.length) / 64) * 64;
+    return at;
+  }
+
+  /** @param {string} text */
+  #text(text) {
+    return this.#put(new TextEncoder().encode(`${text}\0`));
+  }
+
+  /**
+   * @param {import('./protocol.js').MakeOptions} options
+   * @param {Extract<import('./protocol.js').Ask, { op: 'quantize' }>['loras']} loras
+   * @param {(progress: import('./index.js').QuantizeProgress) => void} onProgress
+   */
+  run({ fields, seed, command }, loras, onProgress) {
+    const { x } = this;
+    const about = command === undefined ? 0 : this.#text(command);
+    const files = loras.map(({ name, data, config, scale }) => /** @type {const} */ ([
+      this.#text(name), this.#put(data), data.length, config ? this.#put(config) : 0, config?.length ?? 0, scale,
+    ]));
+    x.bbm_start(this.modelEnd);
+    fields.forEach((value, field) => value === undefined || x.bbm_option(field, value));
+    if (seed !== undefined) x.bbm_seed(Number(seed & 0xffffffffn), Number(seed >> 32n));
+    this.check(x.bbm_begin(about));
+    files.forEach((file, i) => {
+      this.check(x.bbm_lora(...file));
+      const [layers, skipped] = [x.bbm_progress(3), x.bbm_progress(4)];
+      onProgress({ phase: 'lora', done: i + 1, total: files.length, layers, skipped });
+    });
+    for (let status = 0; status !== DONE;) {
+      status = this.check(x.bbm_step());
+      onProgress({ phase: PHASES[x.bbm_progress(0)], done: x.bbm_progress(1), total: x.bbm_progress(2) });
+    }
+    return this.copy(x.bbm_result() >>> 0, x.bbm_result_bytes() >>> 0);
+  }
+}
+
+/**
+ * @param {Extract<import('./protocol.js').Ask, { op: 'quantize' }>} message
+ * @param {(progress: import('./index.js').QuantizeProgress) => void} onProgress
+ * @returns {Promise<Uint8Array>}
+ */
+export async function quantize({ source, wasm, options, loras }, onProgress) {
+  const from = open(source); // while the module compiles
+  from.catch(() => {});
+  const maker = /** @type {Maker} */ (await Maker.create(wasm));
+  await receive(maker, await from, (done, total) => onProgress({ phase: 'load', done, total }));
+  return maker.run(options, loras, onProgress);
+}

@@ -1,0 +1,87 @@
+/** Where a model comes from, as the worker will read it. */
+import { BitbrushError } from './errors.js';
+import { checkReply } from './fetch.js';
+
+/** @param {string | URL} address */
+export function addressOf(address) {
+  try {
+    return new URL(address, globalThis.document?.baseURI ?? globalThis.location?.href).href;
+  } catch (cause) {
+    throw new BitbrushError(
+      'arg',
+      `${address} is not an address; in Node pass a full URL or a Blob (fs.openAsBlob)`,
+      { cause },
+    );
+  }
+}
+
+/**
+ * @param {string | URL | Blob | Response} from
+ * @param {AbortSignal} stop
+ * @returns {Promise<import('./protocol.js').Source>}
+ */
+export async function sourceOf(from, stop) {
+  if (typeof from === 'string' || from instanceof URL) return { url: addressOf(from) };
+  if (from instanceof Blob) return { blob: from, name: /** @type {any} */ (from).name || 'the model' };
+  if (from instanceof Response) {
+    const name = from.url || 'the model';
+    const stream = stoppable(checkReply(from, name), stop);
+    if (streamsMove()) return { stream, name, local: false };
+    try {
+      return { blob: await new Response(stream).blob(), name }; // Safari cannot hand a stream to a worker
+    } catch (cause) {
+      throw new BitbrushError('network', `${name}: the download broke off; try again`, { cause });
+    }
+  }
+  throw new BitbrushError('arg', 'load takes an address, a Blob or a Response');
+}
+
+/**
+ * The same bytes; `stop` ends their source at once. (A pipe with a signal would first wait for the reader to take what
+ * has been read, and a worker that is gone takes nothing.)
+ * @param {ReadableStream<Uint8Array>} body
+ * @param {AbortSignal} stop
+ * @returns {ReadableStream<Uint8Array>}
+ */
+function stoppable(body, stop) {
+  const reader = body.getReader();
+  return new ReadableStream({
+    start(control) {
+      stop.addEventListener('abort', () => {
+        reader.cancel(stop.reason).catch(() => {});
+        control.error(stop.reason);
+      });
+    },
+    async pull(control) {
+      const { done, value } = await reader.read();
+      if (stop.aborted) return;
+      if (done) control.close();
+      else control.enqueue(value);
+    },
+    cancel: reason => reader.cancel(reason),
+  });
+}
+
+let transferable = /** @type {boolean | undefined} */ (undefined);
+/** Tried once, with an empty stream: a failed transfer would spoil the real one. */
+function streamsMove() {
+  if (transferable === undefined) {
+    try {
+      const probe = new ReadableStream();
+      structuredClone(probe, { transfer: [/** @type {any} */ (probe)] });
+      transferable = true;
+    } catch {
+      transferable = false;
+    }
+  }
+  return transferable;
+}
+
+/**
+ * Node cannot clone Blobs that stand for files, but it can move their streams.
+ * @param {import('./protocol.js').Source} source
+ */
+export function toSend(source) {
+  if (!('blob' in source) || typeof Worker === 'function') return source;
+  return { stream: source.blob.stream(), name: source.name, local: true };
+}
