@@ -119,7 +119,7 @@ test('checkpoint configuration: classes and fields that are not supported, by na
   tryConfig('unet/config.json', c => { c._class_name = 'UNet3DConditionModel'; },
     [/UNet3DConditionModel/, /UNet2DModel/]);
   tryConfig('unet/config.json', c => { c.future_field = 3; }, /future_field/);
-  tryConfig('unet/config.json', c => { c.act_fn = 'mish'; }, /act_fn|mish/);
+  tryConfig('unet/config.json', c => { c.act_fn = 'tanh'; }, /act_fn|tanh/);
   tryConfig('unet/config.json', c => { c.down_block_types[1] = 'WarpBlock2D'; }, /WarpBlock2D/);
   tryConfig('unet/config.json', c => { c.block_out_channels = [32, 64]; }, /block|channels/);
   tryConfig('unet/config.json', c => { c.norm_num_groups = 'sixteen'; }, /norm_num_groups/);

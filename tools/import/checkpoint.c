@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char weights_name[] = "diffusion_pytorch_model.safetensors";
-
 static bb_status join(char *out, const char *dir, const char *name, bb_error *err)
 {
     if (bb_path_join(out, BB_PATH_MAX, dir, name)) return BB_OK;
@@ -77,41 +75,44 @@ static bb_status check_pipeline(const char *path, bb_error *err)
     return status;
 }
 
-static bb_status find_files(bb_checkpoint *ck, const char *path, bb_error *err)
+/* The folder of the component; of a pipeline: its unet. Early pipelines have all files in one folder. */
+static bb_status find_component(char *out, char *scheduler, const char *path, bb_error *err)
 {
-    char index[BB_PATH_MAX], unet[BB_PATH_MAX], scheduler[BB_PATH_MAX];
+    char index[BB_PATH_MAX], config[BB_PATH_MAX];
+    BB_TRY(join(index, path, "model_index.json", err));
+    BB_TRY(join(config, path, "config.json", err));
+    BB_TRY(join(scheduler, path, "scheduler", err));
+    BB_TRY(join(out, path, "unet", err));
+    bool pipeline = bb_path_exists(index);
+    if (pipeline) BB_TRY(check_pipeline(index, err));
+    bool flat = !pipeline || (!bb_path_is_dir(out) && bb_path_exists(config));
+    if (flat) bb_format(out, BB_PATH_MAX, "%s", path);
+    if (flat || !bb_path_is_dir(scheduler)) bb_format(scheduler, BB_PATH_MAX, "%s", path);
+    if (bb_path_is_dir(out)) return BB_OK;
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: no such folder, but model_index.json names it", out);
+}
+
+static bb_status find_files(bb_checkpoint *ck, char component[BB_PATH_MAX], const char *path, bb_error *err)
+{
+    char scheduler[BB_PATH_MAX];
     if (!bb_path_exists(path)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: no such folder", path);
     if (!bb_path_is_dir(path)) {
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: not a folder; name the folder of the checkpoint", path);
     }
-    BB_TRY(join(index, path, "model_index.json", err));
-    BB_TRY(join(unet, path, "unet", err));
-    BB_TRY(join(scheduler, path, "scheduler", err));
-    bool pipeline = bb_path_exists(index);
-    if (pipeline) BB_TRY(check_pipeline(index, err));
-    const char *component = pipeline ? unet : path;
-    if (!bb_path_is_dir(component)) {
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: no such folder, but model_index.json names it", component);
-    }
+    BB_TRY(find_component(component, scheduler, path, err));
     BB_TRY(join(ck->config_path, component, "config.json", err));
-    BB_TRY(join(ck->weights_path, component, weights_name, err));
     BB_TRY(join_if_there(ck->labels_path, path, "labels.json", err));
-    BB_TRY(join_if_there(ck->scheduler_path, pipeline ? scheduler : path, "scheduler_config.json", err));
-    if (!bb_path_exists(ck->config_path)) {
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: neither model_index.json nor config.json here; "
-                       "not a diffusers checkpoint", component);
-    }
-    if (!bb_path_exists(ck->weights_path)) {
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: no such file; save the weights as one safetensors file "
-                       "(save_pretrained with safe_serialization=True)", ck->weights_path);
-    }
-    return BB_OK;
+    BB_TRY(join_if_there(ck->scheduler_path, scheduler, "scheduler_config.json", err));
+    if (bb_path_exists(ck->config_path)) return BB_OK;
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: neither model_index.json nor config.json here; not a diffusers checkpoint",
+                   component);
 }
 
 bb_status bb_checkpoint_open(bb_checkpoint *ck, const char *path, bb_error *err)
 {
+    char component[BB_PATH_MAX];
     *ck = (bb_checkpoint){0};
-    BB_TRY(find_files(ck, path, err));
+    BB_TRY(find_files(ck, component, path, err));
     set_source(ck, path);
     BB_TRY(read_licence(ck, path, err));
     BB_TRY(bb_json_file_open(&ck->config, ck->config_path, err));
@@ -120,10 +121,7 @@ bb_status bb_checkpoint_open(bb_checkpoint *ck, const char *path, bb_error *err)
     if (!bb_json_string(j, bb_json_member(j, 0, "_class_name"), ck->class_name, sizeof ck->class_name)) {
         status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: has no _class_name; not a diffusers component", ck->config_path);
     } else {
-        status = bb_st_file_open(&ck->weights, ck->weights_path, err);
-    }
-    if (status >= 0 && !(ck->used = calloc(ck->weights.st.n + 1, sizeof *ck->used))) {
-        status = bb_fail(err, BB_ERR_SPACE, "out of memory");
+        status = bb_weights_open(&ck->weights, component, err);
     }
     if (status < 0) bb_checkpoint_close(ck);
     return status;
@@ -132,36 +130,60 @@ bb_status bb_checkpoint_open(bb_checkpoint *ck, const char *path, bb_error *err)
 void bb_checkpoint_close(bb_checkpoint *ck)
 {
     bb_json_file_close(&ck->config);
-    bb_st_file_close(&ck->weights);
-    free(ck->used);
-    ck->used = NULL;
+    bb_weights_close(&ck->weights);
 }
 
-/* Published checkpoints from before diffusers 0.18 use the old attention names. */
-static const bb_st_tensor *find(const bb_checkpoint *ck, const char *name)
+/* ---- tensors ---- */
+
+typedef struct renaming { const char *now, *old; } renaming;
+
+/* In published checkpoints: attention from before diffusers 0.18, samplers and blocks from before 0.1. */
+static const renaming modules[] = {
+    {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."},
+    {"samplers.0.conv.", "samplers.0.op."}, {"samplers.0.conv.", "samplers.0.Conv2d_0."},
+};
+static const renaming blocks[] = {
+    {"mid_block.", "mid."}, {"down_blocks.", "downsample_blocks."}, {"up_blocks.", "upsample_blocks."},
+};
+
+/* name with the part `now` as `old` into out[512]; false if it has no such part, or elsewhere than asked for. */
+static bool renamed(char *out, const char *name, const renaming *r, bool at_begin)
 {
-    static const struct { const char *now, *old; } renamed[] = {
-        {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."},
-    };
-    const bb_st_tensor *t = bb_safetensors_find(&ck->weights.st, name);
-    for (size_t i = 0; !t && i < BB_COUNT(renamed); i++) {
-        char old[512];
-        const char *at = strstr(name, renamed[i].now);
-        if (!at) continue;
-        snprintf(old, sizeof old, "%.*s%s%s", (int)(at - name), name, renamed[i].old, at + strlen(renamed[i].now));
-        t = bb_safetensors_find(&ck->weights.st, old);
+    const char *at = strstr(name, r->now);
+    if (!at || (at_begin && at != name)) return false;
+    snprintf(out, 512, "%.*s%s%s", (int)(at - name), name, r->old, at + strlen(r->now));
+    return true;
+}
+
+static bb_tensor *find_module(const bb_checkpoint *ck, const char *name)
+{
+    char old[512];
+    bb_tensor *t = bb_weights_find(&ck->weights, name);
+    for (size_t i = 0; !t && i < BB_COUNT(modules); i++) {
+        if (renamed(old, name, &modules[i], false)) t = bb_weights_find(&ck->weights, old);
+    }
+    return t;
+}
+
+static bb_tensor *find(const bb_checkpoint *ck, const char *name)
+{
+    char old[512];
+    bb_tensor *t = find_module(ck, name);
+    for (size_t i = 0; !t && i < BB_COUNT(blocks); i++) {
+        if (renamed(old, name, &blocks[i], true)) t = find_module(ck, old);
     }
     return t;
 }
 
 bb_status bb_checkpoint_tensor(bb_checkpoint *ck, const char *name, const uint32_t *shape, uint32_t rank,
-                               const bb_st_tensor **out, bb_error *err)
+                               const bb_tensor **out, bb_error *err)
 {
-    const bb_st_tensor *t = find(ck, name);
+    bb_tensor *t = find(ck, name);
     if (!t) {
         return bb_fail(err, BB_ERR_CORRUPT, "%s: tensor %s is missing; the weights do not belong to %s",
-                       ck->weights_path, name, ck->config_path);
+                       ck->weights.path, name, ck->config_path);
     }
+    const char *path = bb_weights_path(&ck->weights, t);
     uint64_t expected[4] = {0};
     bool same = t->rank == rank;
     for (uint32_t i = 0; i < rank; i++) {
@@ -172,24 +194,39 @@ bb_status bb_checkpoint_tensor(bb_checkpoint *ck, const char *name, const uint32
         char have[192], want[96];
         bb_st_shape_text(have, sizeof have, t->shape, t->rank);
         bb_st_shape_text(want, sizeof want, expected, rank);
-        return bb_fail(err, BB_ERR_CORRUPT, "%s: tensor %s has shape %s, but config.json asks for %s",
-                       ck->weights_path, t->name, have, want);
+        return bb_fail(err, BB_ERR_CORRUPT, "%s: tensor %s has shape %s, but config.json asks for %s", path, t->name,
+                       have, want);
     }
-    if (t->dtype > BB_ST_BF16) {
-        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor %s is %s; weights must be F32, F16 or BF16",
-                       ck->weights_path, t->name, bb_st_dtype_name(t->dtype));
+    if (t->dtype > BB_ST_BF16 && t->dtype != BB_TENSOR_F64) {
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor %s is %s; weights must be F64, F32, F16 or BF16", path,
+                       t->name, bb_tensor_dtype_name(t->dtype));
     }
-    ck->used[t - ck->weights.st.tensors] = true;
+    t->used = true;
     *out = t;
     return BB_OK;
 }
 
+/* Early samplers were saved twice, as conv and under an older name: the same numbers. */
+static bool is_copy(const bb_checkpoint *ck, const bb_tensor *t)
+{
+    for (size_t i = 0; i < BB_COUNT(modules); i++) {
+        char now[512];
+        renaming back = {modules[i].old, modules[i].now};
+        const bb_tensor *other = renamed(now, t->name, &back, false) ? bb_weights_find(&ck->weights, now) : NULL;
+        if (!other || other->count != t->count || other->dtype != t->dtype) continue;
+        if (!bb_tensor_is_packed(t) || !bb_tensor_is_packed(other)) continue;
+        if (!memcmp(other->data, t->data, t->count * bb_tensor_dtype_bytes(t->dtype))) return true;
+    }
+    return false;
+}
+
 bb_status bb_checkpoint_finish(const bb_checkpoint *ck, bb_error *err)
 {
-    for (size_t i = 0; i < ck->weights.st.n; i++) {
-        if (ck->used[i]) continue;
+    for (size_t i = 0; i < ck->weights.n; i++) {
+        const bb_tensor *t = &ck->weights.tensors[i];
+        if (t->used || is_copy(ck, t)) continue;
         return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor %s has no place in the %s that config.json describes",
-                       ck->weights_path, ck->weights.st.tensors[i].name, ck->class_name);
+                       bb_weights_path(&ck->weights, t), t->name, ck->class_name);
     }
     return BB_OK;
 }

@@ -2,7 +2,6 @@
 #include "import/import.h"
 
 #include "base/mathf.h"
-#include "base/sha256.h"
 #include "import/checkpoint.h"
 #include "import/labels.h"
 #include "import/scheduler.h"
@@ -51,7 +50,7 @@ static void release(import *im)
 
 static bb_status out_of_memory(import *im)
 {
-    return bb_fail(im->err, BB_ERR_SPACE, "%s: out of memory", im->checkpoint.weights_path);
+    return bb_fail(im->err, BB_ERR_SPACE, "%s: out of memory", im->checkpoint.weights.path);
 }
 
 /* ---- weights ---- */
@@ -93,19 +92,19 @@ static bb_status load(import *im, uint32_t slot, float **out, size_t *count)
     const bb_weight_slot *w = &g->weights[slot];
     const char *name = bb_graph_string(g, w->name);
     const float *constant = im->builder.constants[slot];
-    const bb_st_tensor *t = NULL;
+    const bb_tensor *t = NULL;
     *count = 1;
     for (uint32_t i = 0; i < w->rank; i++) *count *= w->dim[i];
     if (!constant) BB_TRY(bb_checkpoint_tensor(&im->checkpoint, name, w->dim, w->rank, &t, im->err));
     float *x = malloc(*count * sizeof *x);
     if (!x) return out_of_memory(im);
     if (constant) memcpy(x, constant, *count * sizeof *x);
-    else bb_st_to_f32(t, x);
+    else bb_tensor_to_f32(t, x);
     for (size_t i = 0; i < *count; i++) {
         if (x[i] - x[i] == 0) continue;
         free(x);
         return bb_fail(im->err, BB_ERR_CORRUPT, "%s: tensor %s holds a value that is no finite number",
-                       im->checkpoint.weights_path, name);
+                       im->checkpoint.weights.path, name);
     }
     *out = x;
     return BB_OK;
@@ -133,7 +132,7 @@ static bb_status halved(import *im, const char *name, const float *x, size_t n, 
         if ((h[i] & 0x7c00) != 0x7c00) continue;
         free(h);
         return bb_fail(im->err, BB_ERR_UNSUPPORTED, "%s: tensor %s holds values too large for f16; use --dtype f32",
-                       im->checkpoint.weights_path, name);
+                       im->checkpoint.weights.path, name);
     }
     *out = h;
     return BB_OK;
@@ -210,11 +209,12 @@ static bb_status add_weights(import *im)
 static bb_status build(import *im)
 {
     bb_checkpoint *ck = &im->checkpoint;
-    if (strcmp(ck->class_name, "UNet2DModel") != 0) {
+    bool known = !strcmp(ck->class_name, "UNet2DModel") || !strcmp(ck->class_name, "UNetUnconditionalModel");
+    if (!known) { /* the latter is its name before diffusers 0.1 */
         return bb_fail(im->err, BB_ERR_UNSUPPORTED, "%s: class %s is not supported; supported: UNet2DModel",
                        ck->config_path, ck->class_name);
     }
-    bb_config c = bb_config_init(&ck->config.json, 0, ck->config_path, ck->class_name, im->err);
+    bb_config c = bb_config_init(&ck->config.json, 0, ck->config_path, "UNet2DModel", im->err);
     bb_builder_init(&im->builder, "denoiser", im->err);
     BB_TRY(bb_unet2d_build(&im->builder, &c, &im->facts));
     return bb_builder_finish(&im->builder);
@@ -242,10 +242,10 @@ static bb_status write_pack(import *im, uint8_t **out, size_t *out_size)
 {
     const bb_checkpoint *ck = &im->checkpoint;
     char sha[65];
-    bb_sha256(ck->weights.file.data, ck->weights.file.size, sha);
+    BB_TRY(bb_weights_sha256(&ck->weights, sha, im->err));
     bb_meta_out meta[8];
     uint32_t n = 0;
-    meta[n++] = (bb_meta_out){"architecture", ck->class_name};
+    meta[n++] = (bb_meta_out){"architecture", "UNet2DModel"};
     if (im->labels.names) meta[n++] = (bb_meta_out){"labels", im->labels.names};
     if (*ck->licence) meta[n++] = (bb_meta_out){"licence", ck->licence};
     meta[n++] = (bb_meta_out){"source", ck->source};

@@ -1,6 +1,6 @@
 /* From a diffusers checkpoint to a packed, unquantized model in memory.
  * Reads a pipeline folder (model_index.json, unet/, scheduler/) or a bare component folder (config.json +
- * diffusion_pytorch_model.safetensors; then the scheduler has diffusers' DDPM defaults unless a
+ * diffusion_pytorch_model.*, weights.h says which; then the scheduler has diffusers' DDPM defaults unless a
  * scheduler_config.json lies beside it). */
 #ifndef BB_TOOLS_IMPORT_IMPORT_H
 #define BB_TOOLS_IMPORT_IMPORT_H

@@ -130,7 +130,9 @@ static void read_config(unet *u, bb_config *c)
     u->attention_groups = bb_config_u32(c, "attn_norm_num_groups", u->scale_shift ? 0 : u->groups, 1, 65536);
     u->middle_attention = bb_config_bool(c, "add_attention", true);
     read_classes(u, c);
-    bb_config_ignore(c, "dropout");             /* acts in training only */
+    static const char *const of_training[] = {"dropout", "decay", "min_decay", "optimization_step", "update_after_step",
+                                              "use_ema_warmup", "inv_gamma", "power"}; /* all but the first: EMAModel */
+    for (size_t i = 0; i < BB_COUNT(of_training); i++) bb_config_ignore(c, of_training[i]);
     bb_config_ignore(c, "num_train_timesteps"); /* of a time_embedding_type that is refused above */
     if (!(u->middle_scale > 0)) bb_config_refuse(c, "mid_block_scale_factor", "must be above 0");
     if (!(u->freq_shift >= 0) || u->freq_shift >= (float)(u->channels[0] / 2)) {
