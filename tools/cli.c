@@ -11,13 +11,25 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Bytes of the control character at p, 0 if it is none: C0, DELETE, or C1 as UTF-8 writes it. */
+static size_t control(const char *p)
+{
+    unsigned char a = (unsigned char)p[0], b = (unsigned char)(a ? p[1] : 0);
+    if (a == 0xc2 && b >= 0x80 && b < 0xa0) return 2;
+    return (a && a < 0x20) || a == 0x7f;
+}
+
+void bb_cli_plain(char *text)
+{
+    for (char *c = text; *c; c++)
+        for (size_t k = control(c); k; k--) c[k - 1] = '?';
+}
+
 int bb_cli_fail(const bb_error *err)
 {
     char text[sizeof err->text];
     snprintf(text, sizeof text, "%s", err->text[0] ? err->text : bb_strerror(err->code));
-    /* Names from files may hold control characters, which could forge lines or rewrite the terminal. */
-    for (char *c = text; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
+    bb_cli_plain(text); /* names from files could forge lines, too */
     fprintf(stderr, "bitbrush: %s\n", text);
     bool usage = err->code == BB_ERR_LABEL || err->code == BB_ERR_STEPS || err->code == BB_ERR_GUIDANCE ||
                  err->code == BB_ERR_OPTION;
@@ -189,10 +201,11 @@ void bb_cli_print_json(const char *text)
 {
     putchar('"');
     for (; *text; text++) {
-        unsigned char ch = (unsigned char)*text;
-        if (ch == '"' || ch == '\\') printf("\\%c", ch);
-        else if (ch < 0x20) printf("\\u%04x", ch);
-        else putchar(ch);
+        size_t bytes = control(text);
+        if (*text == '"' || *text == '\\') printf("\\%c", *text);
+        else if (bytes) printf("\\u%04x", (unsigned char)text[bytes - 1]);
+        else putchar(*text);
+        text += bytes == 2;
     }
     putchar('"');
 }

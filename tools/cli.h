@@ -49,7 +49,10 @@ void bb_cli_join(char *out, size_t size, const bb_command *c, int argc, char **a
 /* What a command that made a file says of it. */
 void bb_cli_print_made(const char *path, size_t bytes, bool json);
 
-/* A JSON string literal on stdout. */
+/* Replaces control characters (C0, DELETE, C1 in UTF-8) by '?': text from files could rewrite the terminal. */
+void bb_cli_plain(char *text);
+
+/* A JSON string literal on stdout; control characters are escaped. */
 void bb_cli_print_json(const char *text);
 
 /* Removes half-written files when interrupted. */

@@ -66,6 +66,21 @@ static bb_status open_model(bb_host *h, const char *path, const uint8_t *blob, s
     return status < 0 ? name_file(path, err) : BB_OK;
 }
 
+/* Parses the labels of the metadata, once. A model without them, or with something else there, has none. */
+static bb_status open_labels(bb_host *h, bb_error *err)
+{
+    size_t size = (size_t)h->model->pack.header.n + 1; /* no value is longer than the whole header */
+    h->label_text = malloc(size);
+    h->label_tokens = malloc(bb_json_scratch(size));
+    if (!h->label_text || !h->label_tokens) return bb_fail(err, BB_ERR_SPACE, "out of memory for the labels");
+    bb_json *j = &h->labels;
+    if (!bb_pack_metadata(&h->model->pack, "labels", h->label_text, size) ||
+        !bb_json_parse(j, h->label_text, strlen(h->label_text), h->label_tokens, bb_json_scratch(size)) ||
+        !bb_json_is_array(j, 0))
+        *j = (bb_json){0};
+    return BB_OK;
+}
+
 bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt, bb_error *err)
 {
     const uint8_t *blob;
@@ -73,6 +88,7 @@ bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt,
     *h = (bb_host){0};
     BB_TRY(open_blob(h, path, opt, &blob, &n, err));
     BB_TRY(open_model(h, path, blob, n, err));
+    BB_TRY(open_labels(h, err));
     BB_TRY(choose_kernels(h, opt->cpu, err));
     h->folded.memory = bb_tools_memory;
     if (opt->lora.n) BB_TRY(bb_lora_fold_list(h->model, &opt->lora, &h->folded, err));
@@ -99,33 +115,19 @@ void bb_host_close(bb_host *h)
     bb_par_stop(h->par);
     free(h->workspace);
     bb_blocks_give(&h->folded, NULL);
+    free(h->label_text);
+    free(h->label_tokens);
     free(h->mem);
     free(h->imported);
     bb_file_close(&h->file);
     *h = (bb_host){0};
 }
 
-/* The labels of the metadata, parsed into j; the caller frees both. False if there are none. */
-static bool labels_open(const bb_host *h, char **text, void **scratch, bb_json *j)
-{
-    size_t size = (size_t)h->model->pack.header.n + 1;
-    *text = malloc(size);
-    *scratch = malloc(bb_json_scratch(size));
-    return *text && *scratch && bb_pack_metadata(&h->model->pack, "labels", *text, size) &&
-           bb_json_parse(j, *text, strlen(*text), *scratch, bb_json_scratch(size)) && bb_json_is_array(j, 0);
-}
-
 void bb_host_label_name(const bb_host *h, int32_t label, char *out, size_t size)
 {
-    char *text = NULL;
-    void *scratch = NULL;
-    bb_json j;
-    snprintf(out, size, "%d", label);
+    uint32_t name = label < 0 ? BB_JSON_NONE : bb_json_element(&h->labels, 0, (uint32_t)label);
     if (label == h->model->pack.info.null_label) snprintf(out, size, "(none)");
-    else if (labels_open(h, &text, &scratch, &j) && label >= 0)
-        if (!bb_json_string(&j, bb_json_element(&j, 0, (uint32_t)label), out, size)) snprintf(out, size, "%d", label);
-    free(text);
-    free(scratch);
+    else if (!bb_json_string(&h->labels, name, out, size)) snprintf(out, size, "%d", label);
 }
 
 bb_status bb_host_label(const bb_host *h, const char *text, int32_t *label, bb_error *err)
@@ -139,11 +141,13 @@ bb_status bb_host_label(const bb_host *h, const char *text, int32_t *label, bb_e
         if (number >= 0 && number < (long)classes) return BB_OK;
         return bb_fail(err, BB_ERR_LABEL, "--label %s: must be 0 to %u", text, classes - 1);
     }
-    for (uint32_t i = 0; i < classes; i++) {
-        bb_host_label_name(h, (int32_t)i, name, sizeof name);
+    uint32_t e = bb_json_first(&h->labels, 0);
+    for (uint32_t i = 0; i < classes && e != BB_JSON_NONE; i++, e = bb_json_next(&h->labels, e)) {
         *label = (int32_t)i;
-        if (strcmp(name, text) == 0) return BB_OK;
+        if (bb_json_string(&h->labels, e, name, sizeof name) && strcmp(name, text) == 0) return BB_OK;
     }
+    *label = h->model->pack.info.null_label;
+    if (*label >= 0 && strcmp(text, "(none)") == 0) return BB_OK;
     return bb_fail(err, BB_ERR_LABEL, "--label %s: no class of that name (bitbrush info lists them), and not a number "
                                       "from 0 to %u", text, classes - 1);
 }

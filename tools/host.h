@@ -14,6 +14,8 @@ typedef struct bb_host {
     uint8_t *imported;  /* of a checkpoint folder, imported as f32 in memory */
     void *mem;
     bb_blocks folded;   /* weights with LoRAs in them */
+    char *label_text; void *label_tokens;
+    bb_json labels;     /* array of class names; empty if the file has none */
     bb_session *session;
     void *workspace;
 } bb_host;

@@ -47,7 +47,8 @@ void bb_file_close(bb_file *f)
 bool bb_path_exists(const char *path)
 {
     struct stat st;
-    return stat(path, &st) == 0;
+    /* What cannot be looked at is there: opening it then says why it cannot be read. */
+    return stat(path, &st) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }
 
 bool bb_path_is_dir(const char *path)
@@ -85,7 +86,10 @@ static bb_status write_regular(const char *path, const void *data, size_t n, boo
     }
     if (bb_path_is_dir(path)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: is a folder; name a file", path);
     temporary_live = 1; /* before it exists: a signal in between must not leave an empty file */
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    /* A new file of our own: what lies there under this name, a killed run's rest or another's link, is not written to. */
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0 && errno == EEXIST && unlink(temporary) == 0)
+        fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0) {
         temporary_live = 0;
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot write: %s", path, strerror(errno));

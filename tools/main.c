@@ -34,7 +34,7 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], commands[i]->name) == 0) {
             int code = commands[i]->run(commands[i], argc - 2, argv + 2);
             /* A full disk or a closed pipe behind stdout is an error too. */
-            if (fflush(stdout) && code == BB_EXIT_OK) {
+            if ((fflush(stdout) || ferror(stdout)) && code == BB_EXIT_OK) {
                 fprintf(stderr, "bitbrush: cannot write to standard output\n");
                 code = BB_EXIT_FAILED;
             }

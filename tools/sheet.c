@@ -21,6 +21,7 @@ bb_sheet bb_sheet_new(uint32_t rows, uint32_t columns, uint32_t tile_width, uint
     if (!s.scale) s.scale = tile_width < 96 ? (96 + tile_width - 1) / tile_width : 1;
     s.image.width = columns * cell_width(&s) + GAP;
     s.image.height = rows * cell_height(&s) + GAP;
+    if (!bb_png_scratch(&s.image)) return s; /* too large for the file it is meant for, or for size_t */
     size_t bytes = (size_t)s.image.width * s.image.height * 4;
     s.image.rgba = malloc(bytes);
     if (s.image.rgba) memset(s.image.rgba, 255, bytes);

@@ -15,9 +15,9 @@ static bool cut(const uint8_t **at, size_t *left, uint32_t count, size_t each, v
     return true;
 }
 
-typedef struct words { void *stage, *inputs, *outputs, *values, *weights, *ops; char *strings; } words;
+typedef struct arrays { void *stage, *inputs, *outputs, *values, *weights, *ops; char *strings; } arrays;
 
-static bool take(bb_graph *g, words *w, const uint8_t *at, size_t left)
+static bool take(bb_graph *g, arrays *w, const uint8_t *at, size_t left)
 {
     uint32_t head[HEAD_WORDS];
     if (left < sizeof head) return false;
@@ -39,7 +39,7 @@ static bool take(bb_graph *g, words *w, const uint8_t *at, size_t left)
     return true;
 }
 
-static void release(words *w)
+static void release(arrays *w)
 {
     void *all[] = {w->stage, w->inputs, w->outputs, w->values, w->weights, w->ops, w->strings};
     for (size_t i = 0; i < BB_COUNT(all); i++) free(all[i]);
@@ -98,7 +98,7 @@ FUZZ_TARGET(graph)
     static const bb_bindings bindings[] = {{{1, 1, 13, 11, 1, 1}}, {{1, 2, 5, 7, 3, 2}}, {{1, 1, 1, 1, 1, 1}},
                                            {{1, 4096, 16384, 16384, 77, 16}}, {{1, 0, 0, 0, 0, 0}}};
     bb_graph g = {0};
-    words w = {0};
+    arrays w = {0};
     bb_error err = {0};
     bb_status status = BB_ERR_SHORT;
     if (take(&g, &w, data, n)) {

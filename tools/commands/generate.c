@@ -92,7 +92,7 @@ static bb_status draw_all(job *j, bb_error *err)
     bb_sheet sheet = {0};
     if (count > 1) sheet = bb_sheet_new(j->grid[0], j->grid[1], info->width, info->height, 0);
     bb_status status = tile.rgba && (count == 1 || sheet.image.rgba) ? BB_OK : BB_ERR_SPACE;
-    if (status < 0) bb_fail(err, status, "out of memory for the picture");
+    if (status < 0) bb_fail(err, status, "the picture or sheet is too large for a PNG or for memory");
     bb_progress progress = bb_progress_start("drawing (steps)", (size_t)count * j->steps, j->quiet);
     double start = bb_now();
     int32_t of_picture = label;

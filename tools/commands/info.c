@@ -6,15 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void print_metadata(const bb_host *h, bool json)
+static bb_status print_metadata(const bb_host *h, bool json, bb_error *err)
 {
     const bb_json *j = &h->model->pack.header;
     uint32_t object = bb_json_member(j, 0, "__metadata__");
     char key[256];
     char *value = malloc(j->n + 1);
     bool first = true;
+    if (!value) return bb_fail(err, BB_ERR_SPACE, "out of memory");
     if (json) printf("\"metadata\":{");
-    for (uint32_t k = bb_json_first(j, object); value && k != BB_JSON_NONE; k = bb_json_next(j, k)) {
+    for (uint32_t k = bb_json_first(j, object); k != BB_JSON_NONE; k = bb_json_next(j, k)) {
         if (!bb_json_string(j, k, key, sizeof key) || !bb_json_string(j, bb_json_value(j, k), value, j->n + 1))
             continue;
         if (json) {
@@ -24,14 +25,14 @@ static void print_metadata(const bb_host *h, bool json)
             putchar(':');
             bb_cli_print_json(value);
         } else {
-            /* Untrusted text: control characters could rewrite the terminal. */
-            for (char *c = value; *c; c++)
-                if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
+            bb_cli_plain(key);
+            bb_cli_plain(value);
             printf("%-16s %s\n", key, value);
         }
     }
     if (json) printf("},");
     free(value);
+    return BB_OK;
 }
 
 static void layer_text(const bb_layer *l, char *out, size_t size)
@@ -63,9 +64,11 @@ static void print_layers(const bb_host *h, bool json)
                    l->rec->channels, planes);
             printf("\"abits\":%u,\"segments\":%u,\"step_rows\":%u}", q->bits, q->segments, q->rows);
         } else {
-            char inputs[32];
+            char inputs[32], plain[128];
+            snprintf(plain, sizeof plain, "%s", name);
+            bb_cli_plain(plain);
             snprintf(inputs, sizeof inputs, "%ux%u", l->rec->taps, l->rec->channels);
-            printf("%-52s %10s %14s %5u %8u %5u\n", name, planes, inputs, q->bits, q->segments, q->rows);
+            printf("%-52s %10s %14s %5u %8u %5u\n", plain, planes, inputs, q->bits, q->segments, q->rows);
         }
         first = false;
     }
@@ -129,10 +132,10 @@ static int run(const bb_command *c, int argc, char **argv)
     bb_error err = {0};
     if (!bb_cli_parse(c, options, BB_COUNT(options), argc, argv, &model, 1, &code)) return code;
     bb_status status = bb_host_open(&h, model, &host, &err);
+    if (status == BB_OK && json) printf("{");
+    if (status == BB_OK) status = print_metadata(&h, json, &err);
     if (status == BB_OK) {
         const bb_pack *p = &h.model->pack;
-        if (json) printf("{");
-        print_metadata(&h, json);
         print_layers(&h, json);
         if (json) print_modules(&h);
         print_steps(&h, json);

@@ -27,6 +27,7 @@ static void *grown(bb_builder *b, void *array, size_t count, size_t each)
 static uint32_t intern(bb_builder *b, const char *s)
 {
     bb_graph *g = &b->graph;
+    if (b->status < 0) return 0; /* the last string may have no end */
     for (uint32_t at = 0; at < g->string_bytes; at += (uint32_t)strlen(b->strings + at) + 1) {
         if (!strcmp(b->strings + at, s)) return at;
     }

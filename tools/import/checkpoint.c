@@ -3,6 +3,7 @@
 
 #include "import/checkpoint.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +37,8 @@ static bb_status read_licence(bb_checkpoint *ck, const char *root, bb_error *err
     char path[BB_PATH_MAX], line[256];
     BB_TRY(join(path, root, "README.md", err));
     FILE *f = fopen(path, "r");
-    if (!f) return BB_OK;
+    if (!f && errno == ENOENT) return BB_OK;
+    if (!f) return bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot read: %s", path, strerror(errno));
     bool inside = fgets(line, sizeof line, f) && !strncmp(line, "---", 3);
     while (inside && fgets(line, sizeof line, f) && strncmp(line, "---", 3) != 0) {
         if (strncmp(line, "license:", 8) != 0) continue;
@@ -44,8 +46,9 @@ static bb_status read_licence(bb_checkpoint *ck, const char *root, bb_error *err
         value[strcspn(value, " \t\r\n\"'")] = 0;
         bb_format(ck->licence, sizeof ck->licence, "%s", value);
     }
+    bool failed = ferror(f);
     fclose(f);
-    return BB_OK;
+    return failed ? bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot read", path) : BB_OK;
 }
 
 /* A pipeline must have a unet; what else it has (decoder, text encoder) would be left out, so it is refused. */

@@ -1,0 +1,390 @@
+/* The whole command line, in children of this process, with one thing going wrong in each: the n-th allocation fails;
+ * the n-th call of the operating system fails; a signal comes just before or after it, or at a random moment.
+ * Whatever it was, a command ends by itself with code 1 and a message and leaves no file, or it succeeds and its file is
+ * byte for byte the one of an undisturbed run; an older file is replaced by a whole one or not at all. Run under
+ * AddressSanitizer, leaks count as failures, too.
+ * Calls are caught by the linker (--wrap), so the tools are the ones that are shipped. */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include "checkpoint.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+int bitbrush_main(int argc, char **argv);
+
+/* ---- the traps ---- */
+
+enum kind { ALLOCATION, SYSTEM, KINDS };
+enum plan { COUNT, FAIL, RAISE_BEFORE, RAISE_AFTER };
+
+/* In memory that a child shares, so that its counts survive it. */
+typedef struct trap {
+    enum plan plan;
+    enum kind kind;
+    uint32_t at; /* number of the call, from 1 */
+    int signal;
+    uint32_t calls[KINDS];
+    char call[32]; /* name of the one that was hit */
+} trap;
+static trap *armed; /* NULL: not in a child */
+
+static bool hit(enum kind kind, const char *name)
+{
+    if (!armed) return false;
+    uint32_t number = __atomic_add_fetch(&armed->calls[kind], 1, __ATOMIC_RELAXED);
+    if (armed->plan == COUNT || armed->kind != kind || number != armed->at) return false;
+    snprintf(armed->call, sizeof armed->call, "%s", name);
+    return true;
+}
+
+/* True: the call shall fail. */
+static bool before(const char *name, bool *is_hit)
+{
+    *is_hit = hit(SYSTEM, name);
+    if (*is_hit && armed->plan == RAISE_BEFORE) raise(armed->signal);
+    return *is_hit && armed->plan == FAIL;
+}
+
+static void after(bool is_hit)
+{
+    int kept = errno;
+    if (is_hit && armed->plan == RAISE_AFTER) raise(armed->signal);
+    errno = kept;
+}
+
+#define WRAP_ALLOCATION(name, params, args)                                     \
+    void *__real_##name params;                                                 \
+    void *__wrap_##name params;                                                 \
+    void *__wrap_##name params                                                  \
+    {                                                                           \
+        if (!hit(ALLOCATION, #name)) return __real_##name args;                 \
+        errno = ENOMEM;                                                         \
+        return NULL;                                                            \
+    }
+WRAP_ALLOCATION(malloc, (size_t n), (n))
+WRAP_ALLOCATION(calloc, (size_t n, size_t each), (n, each))
+WRAP_ALLOCATION(realloc, (void *p, size_t n), (p, n))
+WRAP_ALLOCATION(aligned_alloc, (size_t to, size_t n), (to, n))
+WRAP_ALLOCATION(strdup, (const char *s), (s))
+
+#define WRAP_SYSTEM(type, name, params, args, reason, failure)                  \
+    type __real_##name params;                                                  \
+    type __wrap_##name params;                                                  \
+    type __wrap_##name params                                                   \
+    {                                                                           \
+        bool is_hit, fail = before(#name, &is_hit);                             \
+        type result = fail ? failure : __real_##name args;                      \
+        if (fail) errno = reason;                                               \
+        after(is_hit);                                                          \
+        return result;                                                          \
+    }
+WRAP_SYSTEM(int, fstat, (int fd, struct stat *st), (fd, st), EIO, -1)
+WRAP_SYSTEM(int, stat, (const char *path, struct stat *st), (path, st), EACCES, -1)
+WRAP_SYSTEM(void *, mmap, (void *p, size_t n, int prot, int flags, int fd, off_t at), (p, n, prot, flags, fd, at),
+            ENOMEM, MAP_FAILED)
+WRAP_SYSTEM(ssize_t, write, (int fd, const void *p, size_t n), (fd, p, n), ENOSPC, -1)
+WRAP_SYSTEM(int, fsync, (int fd), (fd), EIO, -1)
+WRAP_SYSTEM(int, rename, (const char *from, const char *to), (from, to), EACCES, -1)
+WRAP_SYSTEM(FILE *, fopen, (const char *path, const char *mode), (path, mode), EMFILE, NULL)
+WRAP_SYSTEM(int, pthread_create, (pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *arg),
+            (t, a, f, arg), EAGAIN, EAGAIN)
+
+/* A close that fails has closed all the same. */
+int __real_close(int fd);
+int __wrap_close(int fd);
+int __wrap_close(int fd)
+{
+    bool is_hit, fail = before("close", &is_hit);
+    int result = __real_close(fd);
+    if (fail) {
+        errno = EIO;
+        result = -1;
+    }
+    after(is_hit);
+    return result;
+}
+
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...)
+{
+    va_list args;
+    va_start(args, flags);
+    int mode = flags & O_CREAT ? va_arg(args, int) : 0;
+    va_end(args);
+    bool is_hit, fail = before("open", &is_hit);
+    int result = fail ? -1 : __real_open(path, flags, mode);
+    if (fail) errno = EMFILE;
+    after(is_hit);
+    return result;
+}
+
+/* ---- one run ---- */
+
+static char dir[] = "/tmp/bitbrush-faults-XXXXXX";
+static char in_checkpoint[64], in_float[64], in_model[64], in_tensors[64], out_dir[64], out_file[64], log_file[64];
+
+typedef struct command {
+    const char *name;
+    const char *words[16];
+    bool writes; /* out_file; otherwise standard output goes there */
+} command;
+
+typedef struct bytes { uint8_t *data; size_t n; } bytes; /* data NULL: no such file */
+
+static bytes read_whole(const char *path)
+{
+    bytes b = {NULL, 0};
+    FILE *f = fopen(path, "rb");
+    if (!f) return b;
+    fseek(f, 0, SEEK_END);
+    b.n = (size_t)ftell(f);
+    rewind(f);
+    b.data = malloc(b.n + 1);
+    if (fread(b.data, 1, b.n, f) != b.n) abort();
+    b.data[b.n] = 0;
+    fclose(f);
+    return b;
+}
+
+static bool same(bytes a, bytes b) { return a.data && b.data && a.n == b.n && !memcmp(a.data, b.data, a.n); }
+
+/* Names in out_dir. */
+static uint32_t files_in_out_dir(void)
+{
+    uint32_t n = 0;
+    DIR *d = opendir(out_dir);
+    for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.';
+    closedir(d);
+    return n;
+}
+
+static void empty_out_dir(void)
+{
+    char path[512];
+    DIR *d = opendir(out_dir);
+    for (struct dirent *e; (e = readdir(d));) {
+        snprintf(path, sizeof path, "%s/%s", out_dir, e->d_name);
+        if (e->d_name[0] != '.') unlink(path);
+    }
+    closedir(d);
+}
+
+static void child(const command *c, trap *t)
+{
+    int argc = 0;
+    char *argv[20];
+    argv[argc++] = (char *)(uintptr_t) "bitbrush";
+    for (size_t i = 0; i < BB_COUNT(c->words) && c->words[i]; i++) argv[argc++] = (char *)(uintptr_t)c->words[i];
+    argv[argc] = NULL;
+    if (!freopen(log_file, "w", stderr) || !freopen(c->writes ? "/dev/null" : out_file, "w", stdout)) abort();
+    memset(t->calls, 0, sizeof t->calls);
+    t->call[0] = 0;
+    armed = t;
+    int code = bitbrush_main(argc, argv);
+    armed = NULL;
+    exit(code); /* the leak check runs here */
+}
+
+/* The status of waitpid. delay_us ≥ 0: t->signal is sent after so many microseconds. */
+static int run(const command *c, trap *t, long delay_us)
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) child(c, t);
+    int status = 0;
+    if (delay_us >= 0) {
+        nanosleep(&(struct timespec){delay_us / 1000000, delay_us % 1000000 * 1000}, NULL);
+        kill(pid, t->signal);
+    }
+    while (waitpid(pid, &status, 0) < 0) {}
+    return status;
+}
+
+/* ---- what must hold ---- */
+
+static void describe(char *out, size_t size, const command *c, const trap *t, int status)
+{
+    static const char *const plans[] = {"nothing", "failing", "a signal before", "a signal after"};
+    bytes log = read_whole(log_file);
+    snprintf(out, size, "%s, %s call %u (%s): %s %d: %.600s", c->name, plans[t->plan], t->at, t->call,
+             WIFEXITED(status) ? "code" : "signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status),
+             log.data ? (char *)log.data : "");
+    free(log.data);
+}
+
+/* Exit code 1 with one line and nothing left behind, or success with the right file. */
+static void check_failure(const command *c, const trap *t, int status, bytes expected)
+{
+    char what[900];
+    bytes made = read_whole(out_file), log = read_whole(log_file);
+    describe(what, sizeof what, c, t, status);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+        CHECK(same(made, expected), "%s: succeeded with another file", what);
+        CHECK(files_in_out_dir() == 1, "%s: another file beside it", what);
+    } else {
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 1, "%s", what);
+        CHECK(log.data && !strncmp((char *)log.data, "bitbrush: ", 10) &&
+                  strchr((char *)log.data, '\n') == (char *)log.data + log.n - 1, "%s: no message, or several", what);
+        CHECK(files_in_out_dir() == !c->writes, "%s: left a file behind", what);
+    }
+    empty_out_dir();
+    free(made.data);
+    free(log.data);
+}
+
+static bytes baseline(const command *c, trap *t)
+{
+    char what[900];
+    *t = (trap){.plan = COUNT};
+    int status = run(c, t, -1);
+    describe(what, sizeof what, c, t, status);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s", what);
+    bytes made = read_whole(out_file);
+    CHECK(made.n > 0, "%s made nothing", c->name);
+    empty_out_dir();
+    return made;
+}
+
+static void fail_each(const command *c, enum kind kind, uint32_t calls, bytes expected, trap *t)
+{
+    for (uint32_t at = 1; at <= calls; at++) {
+        *t = (trap){.plan = FAIL, .kind = kind, .at = at};
+        check_failure(c, t, run(c, t, -1), expected);
+        CHECK(t->call[0], "%s: call %u of %u did not come", c->name, at, calls);
+    }
+}
+
+/* After a signal: the older file or the new one, whole, and nothing beside it unless the signal was SIGKILL. */
+static void check_signal(const command *c, const trap *t, int status, bytes older, bytes expected)
+{
+    char what[900];
+    bytes now = read_whole(out_file);
+    describe(what, sizeof what, c, t, status);
+    bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && t->signal == SIGKILL;
+    bool ended = WIFEXITED(status) && (WEXITSTATUS(status) == 128 + t->signal || WEXITSTATUS(status) == 0);
+    CHECK(killed || ended, "%s", what);
+    CHECK(same(now, expected) || (older.data ? same(now, older) : !now.data), "%s: half a file", what);
+    CHECK(killed || files_in_out_dir() == (now.data ? 1 : 0), "%s: left a file behind", what);
+    if (killed && files_in_out_dir() > (now.data ? 1 : 0)) { /* what it left does not disturb the next run */
+        trap next = {.plan = COUNT};
+        int again = run(c, &next, -1);
+        bytes whole = read_whole(out_file);
+        CHECK(WIFEXITED(again) && WEXITSTATUS(again) == 0 && same(whole, expected), "%s, then again", what);
+        free(whole.data);
+    }
+    empty_out_dir();
+    free(now.data);
+}
+
+static void signal_each(const command *c, uint32_t calls, bytes expected, trap *t)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGKILL};
+    bytes older = {(uint8_t *)(uintptr_t) "an older file", 13}, none = {NULL, 0};
+    for (uint32_t at = 1; at <= calls; at++)
+        for (int later = 0; later < 2; later++) {
+            bool has_older = at % 2;
+            *t = (trap){.plan = later ? RAISE_AFTER : RAISE_BEFORE, .kind = SYSTEM, .at = at,
+                        .signal = signals[(2 * at + (uint32_t)later) % BB_COUNT(signals)]};
+            if (has_older) checkpoint_put(out_dir, "out", older.data, older.n);
+            int status = run(c, t, -1);
+            check_signal(c, t, status, has_older ? older : none, expected);
+        }
+}
+
+/* A command of a few milliseconds, asked to stop anywhere in them. */
+static void signal_at_random(const command *c, uint32_t times, bytes expected, trap *t)
+{
+    bytes none = {NULL, 0};
+    uint32_t stopped = 0;
+    for (uint32_t i = 0; i < times; i++) {
+        *t = (trap){.plan = COUNT, .signal = i % 2 ? SIGINT : SIGTERM};
+        double u = bb_uniform(5, BB_STREAM_TOOLS, i);
+        int status = run(c, t, (long)(u * u * 40000));
+        bool early = WIFSIGNALED(status); /* before main could catch signals */
+        if (!early) check_signal(c, t, status, none, expected);
+        CHECK(!early || files_in_out_dir() == 0, "%s: left a file behind", c->name);
+        stopped += early || WEXITSTATUS(status) != 0;
+        empty_out_dir();
+    }
+    printf("%s: %u of %u stopped at random moments\n", c->name, stopped, times);
+}
+
+/* ---- commands ---- */
+
+static void make_inputs(trap *t)
+{
+    snprintf(in_checkpoint, sizeof in_checkpoint, "%s/checkpoint", dir);
+    snprintf(in_float, sizeof in_float, "%s/float", dir);
+    snprintf(in_model, sizeof in_model, "%s/model", dir);
+    snprintf(in_tensors, sizeof in_tensors, "%s/tensors", dir);
+    snprintf(out_dir, sizeof out_dir, "%s/out", dir);
+    snprintf(out_file, sizeof out_file, "%s/out/out", dir);
+    snprintf(log_file, sizeof log_file, "%s/log", dir);
+    checkpoint_make(in_checkpoint);
+    if (mkdir(out_dir, 0777)) abort();
+    static const float x[16], one = 1;
+    const bb_st_out list[] = {{"in.sample", 4, {1, 1, 4, 4}, x}, {"in.timestep", 1, {1}, &one},
+                              {"in.class_labels", 1, {1}, &one}};
+    bb_error err;
+    uint8_t *data;
+    size_t n;
+    if (bb_safetensors_write(list, 3, &data, &n, &err) < 0) abort();
+    checkpoint_put(dir, "tensors", data, n);
+    free(data);
+    const command makers[] = {
+        {"import", {"import", in_checkpoint, "-o", in_float}, true},
+        {"quantize", {"quantize", in_float, "-o", in_model, "--images", "1", "--steps", "1", "--quiet"}, true},
+    };
+    for (size_t i = 0; i < BB_COUNT(makers); i++) {
+        *t = (trap){.plan = COUNT};
+        int status = run(&makers[i], t, -1);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "no %s of the tiny checkpoint", makers[i].name);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const char *only = argc > 1 ? argv[1] : NULL;
+    trap *t = mmap(NULL, sizeof *t, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (t == MAP_FAILED || !mkdtemp(dir)) abort();
+    make_inputs(t);
+    const command commands[] = {
+        {"import", {"import", in_checkpoint, "-o", out_file}, true},
+        {"quantize", {"quantize", in_float, "-o", out_file, "--images", "1", "--steps", "1", "--quiet",
+                      "--threads", "2"}, true},
+        {"generate", {"generate", in_model, "-o", out_file, "--steps", "1", "--grid", "1x2", "--quiet", "--threads",
+                      "2"}, true},
+        {"run", {"run", in_model, "--in", in_tensors, "--out", out_file, "--tap", "mid_block"}, true},
+        {"info", {"info", in_model, "--json"}, false},
+        {"eval", {"eval", in_model, "--against", in_float, "--images", "1", "--steps", "1", "--quiet", "--threads",
+                  "1"}, false},
+    };
+    for (size_t i = 0; i < BB_COUNT(commands); i++) {
+        const command *c = &commands[i];
+        if (only && strcmp(only, c->name) != 0) continue;
+        bytes expected = baseline(c, t);
+        uint32_t allocations = t->calls[ALLOCATION], calls = t->calls[SYSTEM];
+        printf("%s: %u allocations, %u calls of the system\n", c->name, allocations, calls);
+        CHECK(allocations > 2 && calls > 4, "%s: the traps see nothing", c->name);
+        fail_each(c, ALLOCATION, allocations, expected, t);
+        fail_each(c, SYSTEM, calls, expected, t);
+        if (c->writes) {
+            signal_each(c, calls, expected, t);
+            signal_at_random(c, 20, expected, t);
+        }
+        free(expected.data);
+    }
+    char remove[128];
+    snprintf(remove, sizeof remove, "rm -rf %s", dir);
+    if (system(remove)) printf("%s stays\n", dir);
+    return check_done();
+}
