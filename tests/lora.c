@@ -489,6 +489,51 @@ static void test_make(void)
     close_model(&folded);
 }
 
+/* ---- memory ---- */
+
+typedef struct counter { size_t left, taken; } counter;
+
+static void *take_some(void *user, size_t bytes)
+{
+    counter *c = user;
+    if (!c->left) return NULL;
+    c->left--;
+    c->taken++;
+    return malloc(bytes);
+}
+
+static void give_some(void *user, void *block, size_t bytes)
+{
+    (void)bytes;
+    ((counter *)user)->taken--;
+    free(block);
+}
+
+/* Each request for memory fails once: said so, and nothing is kept. */
+static void test_memory(void)
+{
+    model m = open_model(BB_F16, NULL);
+    bb_make_options opt;
+    bb_error err = {.text = ""};
+    bb_lora_input in;
+    bb_make_defaults(&opt);
+    CHECK(bb_lora_input_open(&in, PEFT, &err) == BB_OK, "%s", err.text);
+    size_t n = 0;
+    for (bb_status st = BB_ERR_SPACE; st == BB_ERR_SPACE && n < 1000; n++) {
+        counter c = {.left = n};
+        bb_make_memory memory = {&c, take_some, give_some};
+        bb_make *make = NULL;
+        st = bb_make_begin(m.m, &opt, &memory, &make, &err);
+        if (st == BB_OK) st = bb_make_lora(make, &in.lora, NULL, &err);
+        CHECK(st == BB_OK || (st == BB_ERR_SPACE && strstr(err.text, "memory")), "%zu: %d %s", n, st, err.text);
+        bb_make_end(make);
+        CHECK(!c.taken, "%zu: %zu blocks are kept", n, c.taken);
+    }
+    CHECK(n > 20 && n < 1000, "%zu requests", n);
+    bb_lora_input_close(&in);
+    close_model(&m);
+}
+
 /* FILE[:SCALE] */
 static void test_option(void)
 {
@@ -518,5 +563,6 @@ int main(void)
     test_refused();
     test_make();
     test_option();
+    test_memory();
     return check_done();
 }

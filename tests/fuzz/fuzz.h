@@ -13,7 +13,8 @@
 
 #define FUZZ_TARGET(name) int32_t fuzz_##name(const uint8_t *data, size_t n)
 /* X(name) of every target, and of those with a mutator of their own. */
-#define FUZZ_TARGETS(X) X(json) X(safetensors) X(pack) X(graph) X(png) X(scheduler) X(labels) X(unet2d) X(checkpoint) X(cli)
+#define FUZZ_TARGETS(X) X(json) X(safetensors) X(pack) X(graph) X(png) X(scheduler) X(labels) X(unet2d) X(checkpoint) X(cli) \
+    X(lora)
 #define FUZZ_DECLARE(name) FUZZ_TARGET(name);
 FUZZ_TARGETS(FUZZ_DECLARE)
 

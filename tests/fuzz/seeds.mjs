@@ -57,6 +57,24 @@ for (const dtype of ['F32', 'F16', 'BF16', 'I64', 'I32', 'U8'])
   put('safetensors', dtype, safetensors({ a: [2, 3], 'b.c': [], d: [0, 4], e: [1, 1, 2, 2] }, dtype));
 put('safetensors', 'tiny', tiny.subarray(0, head + 4096));
 
+// ---- LoRAs for the three layers of lora.c ----
+const sections = parts => Buffer.concat(parts.flatMap(part => [u32(part.length), Buffer.from(part)]));
+const q = 'mid_block.attentions.0.to_q', conv = { down: [2, 2, 3, 3], up: [4, 2, 1, 1] };
+const peft = prefix => ({ [`${prefix}conv_in.lora_A.weight`]: conv.down, [`${prefix}conv_in.lora_B.weight`]: conv.up,
+  [`${prefix}${q}.lora_A.weight`]: [1, 4], [`${prefix}${q}.lora_B.weight`]: [4, 1] });
+put('lora', 'peft', sections([safetensors(peft('base_model.model.')), JSON.stringify({ r: 2, lora_alpha: 3.5,
+  rank_pattern: { to_q: 1 }, alpha_pattern: { 'attentions\\.0\\.to_q': 2 }, use_rslora: true, peft_type: 'LORA' })]));
+put('lora', 'diffusers', sections([safetensors(peft('unet.'), 'BF16'), '']));
+put('lora', 'processor', sections([safetensors({ [`unet.${q}.alpha`]: [], 'lora_te_text.alpha': [],
+  [q.replace('to_q', 'processor.to_q_lora.down.weight')]: [2, 4],
+  [q.replace('to_q', 'processor.to_q_lora.up.weight')]: [4, 2],
+  [q.replace('to_q', 'processor.to_out_lora.down.weight')]: [2, 4],
+  [q.replace('to_q', 'processor.to_out_lora.up.weight')]: [4, 2] }), '']));
+put('lora', 'kohya', sections([safetensors({ 'lora_unet_conv_in.lora_down.weight': conv.down,
+  'lora_unet_conv_in.lora_up.weight': conv.up, 'lora_unet_conv_in.alpha': [],
+  'lora_unet_mid_block_attentions_0_proj_attn.lora_down.weight': [3, 4],
+  'lora_unet_mid_block_attentions_0_proj_attn.lora_up.weight': [4, 3, 1, 1] }, 'F16'), '']));
+
 // ---- PNG, command line ----
 const png = (w, h, pad, texts, flags, words, pixels) => Buffer.concat([
   Buffer.from(Uint16Array.of(w, h, pad).buffer), Buffer.from([texts, flags]),
@@ -69,7 +87,6 @@ put('cli', 'words', ['a', 'b', '--flag', '--text=x', '--list', 'y', '-n', '65536
 put('cli', 'bad', ['--grid=0x0', '--real', 'nan', '--', '-', '--help'].join('\0'));
 
 // ---- a checkpoint: as small as a UNet2DModel gets ----
-const sections = parts => Buffer.concat(parts.flatMap(part => [u32(part.length), Buffer.from(part)]));
 const c = 2, config = JSON.stringify({ _class_name: 'UNet2DModel', sample_size: 2, in_channels: 1, out_channels: 1,
   block_out_channels: [c], down_block_types: ['AttnDownBlock2D'], up_block_types: ['UpBlock2D'], layers_per_block: 1,
   norm_num_groups: 1, attention_head_dim: 1, num_class_embeds: 3 });

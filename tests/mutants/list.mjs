@@ -67,6 +67,20 @@ export const mutants = [
     by: ['contract'],
   },
   {
+    name: 'LoRA alpha not divided by the rank',
+    file: 'core/make/lora.c',
+    find: 'p->scale = (double)alpha / (double)rank;',
+    put: 'p->scale = (double)alpha;',
+    by: ['lora'],
+  },
+  {
+    name: 'LoRA of a convolution with its taps mixed up',
+    file: 'core/make/lora.c',
+    find: 'x / taps * s.in + x % taps * s.tap',
+    put: 'x / taps * s.in + (taps - 1 - x % taps) * s.tap',
+    by: ['lora'],
+  },
+  {
     name: 'wrong norm eps',
     file: 'core/run/exec.c',
     find: '.eps = w->op->norm.eps',
