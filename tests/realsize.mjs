@@ -1,0 +1,285 @@
+/**
+ * A checkpoint at real size: random weights in the configuration of google/ddpm-cifar10-32 as published in 2022 (35.7
+ * million parameters, RGB, no classes, attention under its old names, all files in one folder), imported, quantized and
+ * drawn natively, by the library in Chromium, and by the page. The bytes must be the same.
+ *
+ *     BB_BUILD=build node --import ./tests/packages.mjs tests/realsize.mjs [--full]
+ *
+ * Without --full: one calibration picture of two steps, and two steps of drawing. With it: the defaults of `quantize`,
+ * and twenty steps; it prints time and memory, and fails above 10 minutes or 2 GB for import and quantize.
+ */
+import { chromium } from 'playwright-core';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { join } from 'node:path';
+import { serveFiles } from '../web/serve.mjs';
+import { build, decodePng, native, sha256, site } from './js/common.mjs';
+
+const full = process.argv.includes('--full'),
+  steps = full ? 20 : 2,
+  seed = 7;
+const folder = join(build, 'realsize'),
+  checkpoint = join(folder, 'ddpm-cifar10-32'),
+  packed = join(folder, 'w4a8.safetensors');
+
+let passed = 0,
+  failed = 0;
+function check(ok, what) {
+  if (ok) passed++;
+  else {
+    failed++;
+    console.log(`FAIL ${what}`);
+  }
+}
+const mega = bytes => `${(bytes / 1e6).toFixed(0)} MB`;
+const seconds = since => `${((performance.now() - since) / 1000).toFixed(1)} s`;
+
+// ---- the checkpoint ----
+
+const config = {
+  _class_name: 'UNet2DModel',
+  _diffusers_version: '0.0.4',
+  act_fn: 'silu',
+  attention_head_dim: null,
+  block_out_channels: [128, 256, 256, 256],
+  center_input_sample: false,
+  down_block_types: ['DownBlock2D', 'AttnDownBlock2D', 'DownBlock2D', 'DownBlock2D'],
+  downsample_padding: 0,
+  flip_sin_to_cos: false,
+  freq_shift: 1,
+  in_channels: 3,
+  layers_per_block: 2,
+  mid_block_scale_factor: 1,
+  norm_eps: 1e-6,
+  norm_num_groups: 32,
+  out_channels: 3,
+  sample_size: 32,
+  time_embedding_type: 'positional',
+  up_block_types: ['UpBlock2D', 'UpBlock2D', 'AttnUpBlock2D', 'UpBlock2D'],
+};
+const scheduler = {
+  _class_name: 'DDPMScheduler',
+  _diffusers_version: '0.1.1',
+  beta_end: 0.02,
+  beta_schedule: 'linear',
+  beta_start: 0.0001,
+  clip_sample: true,
+  num_train_timesteps: 1000,
+  trained_betas: null,
+  variance_type: 'fixed_large',
+};
+const index = {
+  _class_name: 'DDPMPipeline',
+  _diffusers_version: '0.1.1',
+  scheduler: ['diffusers', 'DDPMScheduler'],
+  unet: ['diffusers', 'UNet2DModel'],
+};
+
+/** [name, shape, gain] of every tensor; gain 0 marks biases, 1 norm scales, others are times 1/√(fan in). */
+function* tensors({ block_out_channels: channels, layers_per_block: layers, in_channels, out_channels, ...c }) {
+  const time = 4 * channels[0];
+  const norm = function* (name, n) {
+    yield [`${name}.weight`, [n], 'scale'];
+    yield [`${name}.bias`, [n], 'bias'];
+  };
+  const matrix = function* (name, shape, gain = 1) {
+    yield [`${name}.weight`, shape, gain];
+    yield [`${name}.bias`, [shape[0]], 'bias'];
+  };
+  // what a residual branch adds is kept small, so that some thirty of them do not grow
+  const resnet = function* (name, n, out) {
+    yield* norm(`${name}.norm1`, n);
+    yield* matrix(`${name}.conv1`, [out, n, 3, 3], 1.4);
+    yield* matrix(`${name}.time_emb_proj`, [out, time]);
+    yield* norm(`${name}.norm2`, out);
+    yield* matrix(`${name}.conv2`, [out, out, 3, 3], 0.5);
+    if (n !== out) yield* matrix(`${name}.conv_shortcut`, [out, n, 1, 1]);
+  };
+  const attention = function* (name, n) {
+    yield* norm(`${name}.group_norm`, n);
+    for (const part of ['query', 'key', 'value']) yield* matrix(`${name}.${part}`, [n, n]);
+    yield* matrix(`${name}.proj_attn`, [n, n], 0.5);
+  };
+  yield* matrix('conv_in', [channels[0], in_channels, 3, 3]);
+  yield* matrix('time_embedding.linear_1', [time, channels[0]]);
+  yield* matrix('time_embedding.linear_2', [time, time]);
+  const skips = [channels[0]];
+  let x = channels[0];
+  for (const [i, out] of channels.entries()) {
+    for (let l = 0; l < layers; l++, x = out) {
+      yield* resnet(`down_blocks.${i}.resnets.${l}`, x, out);
+      if (c.down_block_types[i].startsWith('Attn')) yield* attention(`down_blocks.${i}.attentions.${l}`, out);
+      skips.push(out);
+    }
+    if (i === channels.length - 1) continue;
+    yield* matrix(`down_blocks.${i}.downsamplers.0.conv`, [out, out, 3, 3]);
+    skips.push(out);
+  }
+  yield* resnet('mid_block.resnets.0', x, x);
+  yield* attention('mid_block.attentions.0', x);
+  yield* resnet('mid_block.resnets.1', x, x);
+  for (const [i, out] of [...channels].reverse().entries()) {
+    for (let l = 0; l <= layers; l++, x = out) {
+      yield* resnet(`up_blocks.${i}.resnets.${l}`, x + skips.pop(), out);
+      if (c.up_block_types[i].startsWith('Attn')) yield* attention(`up_blocks.${i}.attentions.${l}`, out);
+    }
+    if (i < channels.length - 1) yield* matrix(`up_blocks.${i}.upsamplers.0.conv`, [out, out, 3, 3]);
+  }
+  yield* norm('conv_norm_out', x);
+  yield* matrix('conv_out', [out_channels, x, 3, 3], 1.4);
+}
+
+/** Uniform weights of the right variance, from one xorshift over the whole file. Returns the number of parameters. */
+function writeCheckpoint() {
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(checkpoint, { recursive: true });
+  for (const [name, json] of Object.entries({ config, scheduler_config: scheduler, model_index: index }))
+    writeFileSync(join(checkpoint, `${name}.json`), JSON.stringify(json, null, 2));
+  const list = [...tensors(config)].map(t => ({ name: t[0], shape: t[1], gain: t[2], n: t[1].reduce((a, b) => a * b) }));
+  let at = 0,
+    state = 2463534242;
+  const header = Object.fromEntries(
+    list.map(t => [t.name, { dtype: 'F32', shape: t.shape, data_offsets: [at, (at += 4 * t.n)] }]),
+  );
+  const text = Buffer.from(JSON.stringify(header)),
+    head = Buffer.alloc(8);
+  head.writeBigUInt64LE(BigInt(text.length));
+  const file = openSync(join(checkpoint, 'diffusion_pytorch_model.safetensors'), 'w');
+  for (const bytes of [head, text]) writeSync(file, bytes);
+  for (const { shape, gain, n } of list) {
+    const x = new Float32Array(n);
+    const [centre, width] =
+      gain === 'scale' ? [1, 0.3] : gain === 'bias' ? [0, 0.1] : [0, gain * Math.sqrt(3 / (n / shape[0]))];
+    for (let i = 0; i < n; i++) {
+      state ^= state << 13;
+      state ^= state >>> 17;
+      state ^= state << 5;
+      x[i] = centre + (width * state) / 2 ** 31;
+    }
+    writeSync(file, new Uint8Array(x.buffer));
+  }
+  closeSync(file);
+  return at / 4;
+}
+
+// ---- native ----
+
+/** Runs the tool; its time, and its resident memory at the peak (the mapped checkpoint counts). */
+async function tool(...args) {
+  const begun = performance.now(),
+    child = spawn(join(build, 'bitbrush'), args, { stdio: ['ignore', 'inherit', 'inherit'] });
+  let peak = 0;
+  const look = () => {
+    try {
+      peak = Math.max(peak, 1024 * /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))[1]);
+    } catch {
+      // over, or not Linux
+    }
+  };
+  const timer = setInterval(look, 20);
+  const [code] = await once(child, 'exit');
+  clearInterval(timer);
+  const took = (performance.now() - begun) / 1000;
+  console.log(`bitbrush ${args[0]}: ${took.toFixed(1)} s, ${mega(peak)} at the peak`);
+  check(code === 0, `bitbrush ${args.join(' ')} ended with ${code}`);
+  check(took <= 600, `${args[0]} took ${took} s`);
+  check(peak <= 2e9, `${args[0]} took ${mega(peak)}`);
+}
+
+/** Pictures with neither one colour nor only black and white have been drawn by numbers that mean something. */
+function checkPicture({ width, height, data }) {
+  const levels = [0, 1, 2].map(c => new Set(data.filter((_, i) => i % 4 === c)));
+  check(width === 32 && height === 32, `a picture of ${width} × ${height}`);
+  check(levels.every(l => l.size > 30), `only ${levels.map(l => l.size)} levels in red, green, blue`);
+  check(data.some((v, i) => i % 4 === 0 && v !== data[i + 1]), 'the picture has no colour');
+}
+
+// ---- Chromium ----
+
+async function inChromium(reference) {
+  const files = serveFiles({ roots: [site, folder] });
+  const server = createServer((ask, reply) => {
+    if (ask.url.split('?')[0] === '/models.json')
+      reply.end(JSON.stringify([{ name: 'w4a8', file: 'w4a8.safetensors', bytes: statSync(packed).size }]));
+    else files(ask, reply);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const base = `http://127.0.0.1:${server.address().port}/`;
+  const browser = await chromium.launch({
+    executablePath: process.env.BB_CHROMIUM ?? '/usr/bin/chromium',
+    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-sync'],
+  });
+  try {
+    await byLibrary(await browser.newPage(), base, reference);
+    await byPage(await browser.newPage({ acceptDownloads: true }), base, reference);
+  } finally {
+    await browser.close();
+    server.close();
+  }
+}
+
+async function byLibrary(page, base, { data }) {
+  await page.goto(`${base}index.html`); // any document of that origin
+  const begun = performance.now();
+  const drawn = await page.evaluate(
+    async ([url, request]) => {
+      const { load } = await import(new URL('js/index.js', url).href);
+      const model = await load(new URL('w4a8.safetensors', url).href),
+        times = [];
+      let image, memory;
+      for await (const step of model.generate(request)) {
+        times.push(step.ms);
+        memory = step.memoryBytes;
+        image = step.image ?? image;
+      }
+      const { classes, nullLabel, channels } = model.info;
+      await model.dispose();
+      return { data: [...image.data], classes, nullLabel, channels, memory, ms: times.sort((a, b) => a - b)[times.length >> 1] };
+    },
+    [base, { seed, steps }],
+  );
+  console.log(`library: ${steps} steps in ${seconds(begun)}, ${drawn.ms.toFixed(0)} ms a step, memory ${mega(drawn.memory)}`);
+  check(drawn.classes === 0 && drawn.nullLabel === null, `classes ${drawn.classes}, null ${drawn.nullLabel}`);
+  check(sha256(Uint8Array.from(drawn.data)) === sha256(Uint8Array.from(data)), 'library: other pixels than natively');
+}
+
+async function byPage(page, base, { data, png }) {
+  page.setDefaultTimeout(full ? 600000 : 120000);
+  const errors = [];
+  page.on('pageerror', error => errors.push(String(error)));
+  await page.goto(base);
+  await page.waitForSelector('#draw:enabled, #status.failed');
+  check(!(await page.isVisible('#label-field')), 'the page asks for a class');
+  check(!(await page.isVisible('#guidance-field')), 'the page asks for guidance');
+  await page.fill('#seed', String(seed));
+  await page.fill('#steps', String(steps));
+  await page.click('#draw');
+  await page.waitForFunction(() => /steps in/.test(document.getElementById('status').textContent));
+  console.log(`page: ${await page.textContent('#status')}`);
+  const pixels = await page.$eval('#picture', c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]);
+  check(sha256(Uint8Array.from(pixels)) === sha256(Uint8Array.from(data)), 'page: other pixels than natively');
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]);
+  const saved = readFileSync(await download.path());
+  check(download.suggestedFilename() === `bitbrush-${seed}.png`, `saved as ${download.suggestedFilename()}`);
+  check(sha256(saved) === sha256(png), 'page: the saved file is not the native one');
+  check(!errors.length, `errors in the page: ${errors}`);
+}
+
+const begun = performance.now();
+const parameters = writeCheckpoint();
+check(parameters === 35746307, `${parameters} parameters`); // as published
+console.log(`checkpoint: ${parameters} parameters written in ${seconds(begun)}`);
+const quick = full ? [] : ['--images', '1', '--steps', '2'];
+await tool('import', checkpoint, '-o', join(folder, 'f16.safetensors'), '--dtype', 'f16');
+await tool('quantize', checkpoint, '-o', packed, '--wbits', '4', '--abits', '8', '--seed', '1', '--quiet', ...quick);
+console.log(`packed: ${mega(statSync(packed).size)} of ${mega(4 * parameters)}`);
+const drawing = performance.now(),
+  reference = native(packed, { seed, steps });
+console.log(`native: ${steps} steps in ${seconds(drawing)}`);
+checkPicture(decodePng(reference.png));
+await inChromium(reference);
+if (!full) rmSync(folder, { recursive: true });
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed ? 1 : 0;
