@@ -75,7 +75,8 @@ static void pick(bb_make *m, bb_job *job, const bb_run *run, uint32_t at)
             x = (int64_t)ox * op->conv.stride + tap % op->conv.kw - op->conv.left;
         }
         bool inside = y >= 0 && y < in.h && x >= 0 && x < in.w;
-        const float *from = run->at[op->in[0]] + (((size_t)item * in.h + (size_t)y) * in.w + (size_t)x) * in.c;
+        const float *from = run->at[op->in[0]]; /* not moved outside the picture: not even unread */
+        if (inside) from += (((size_t)item * in.h + (size_t)y) * in.w + (size_t)x) * in.c;
         for (uint32_t c = 0; c < in.c; c++, to += m->cal.samples) *to = inside ? from[c] : 0;
     }
     job->row[at] = (uint8_t)m->cal.step;

@@ -38,25 +38,4 @@ FUZZ_TARGET(checkpoint)
     return half;
 }
 
-/* One section at a time, and of the weights mostly the header. */
-FUZZ_MUTATOR(checkpoint)
-{
-    fuzz_random r = {seed};
-    const uint8_t *at;
-    size_t bytes;
-    uint32_t k = fuzz_next(&r, BB_COUNT(names));
-    if (!fuzz_section(data, n, k, &at, &bytes)) return fuzz_mutate(data, n, max);
-    size_t from = (size_t)(at - data), rest = n - from - bytes, room = max - (n - bytes);
-    if (room > bytes + 256) room = bytes + 256;
-    uint8_t *section = fuzz_block(room + 64), *tail = fuzz_copy(at + bytes, rest);
-    memcpy(section, at, bytes);
-    size_t now = k == 1 && fuzz_next(&r, 4) ? fuzz_mutate_header(section, bytes, room, &r)
-                                            : fuzz_mutate(section, bytes, room);
-    uint32_t word = (uint32_t)now;
-    memcpy(data + from - 4, &word, 4);
-    memcpy(data + from, section, now);
-    memcpy(data + from + now, tail, rest);
-    free(section);
-    free(tail);
-    return from + now + rest;
-}
+FUZZ_MUTATOR(checkpoint) { return fuzz_mutate_sections(data, n, max, seed, BB_COUNT(names), 1); }

@@ -12,9 +12,10 @@
 #include <string.h>
 
 #define FUZZ_TARGET(name) int32_t fuzz_##name(const uint8_t *data, size_t n)
-/* X(name) of every target, and of those with a mutator of their own. */
-#define FUZZ_TARGETS(X) X(json) X(safetensors) X(pack) X(graph) X(png) X(scheduler) X(labels) X(unet2d) X(checkpoint) X(cli) \
-    X(lora)
+/* X(name) of every target. */
+#define FUZZ_TARGETS(X)                                                                                       \
+    X(json) X(safetensors) X(pickle) X(torch) X(pack) X(graph) X(png) X(scheduler) X(labels) X(unet2d) X(checkpoint) \
+    X(lora) X(make) X(cli)
 #define FUZZ_DECLARE(name) FUZZ_TARGET(name);
 FUZZ_TARGETS(FUZZ_DECLARE)
 
@@ -56,6 +57,20 @@ static inline void fuzz_check_error(bb_status status, const bb_error *err)
 void fuzz_file(const char *path, const void *data, size_t n);
 void fuzz_files_forget(void);
 
+/* ---- tinymodel.c ---- */
+
+struct bb_model *fuzz_model(void);
+
+/* Memory for core/make (bb_make_memory): checks the order of giving back; request number fail_at is refused. */
+#define FUZZ_STACK 4096
+typedef struct fuzz_stack {
+    struct { void *at; size_t bytes; } blocks[FUZZ_STACK];
+    size_t n;
+    uint32_t taken, fail_at;
+} fuzz_stack;
+void *fuzz_stack_take(void *user, size_t bytes);
+void fuzz_stack_give(void *user, void *block, size_t bytes);
+
 /* ---- mutate.c ---- */
 
 /* libFuzzer's own mutation, or nothing in a build without it. */
@@ -70,11 +85,15 @@ uint32_t fuzz_word(fuzz_random *r, uint32_t old);
 size_t fuzz_mutate_header(uint8_t *data, size_t n, size_t max, fuzz_random *r);
 /* Sections: u32 length and bytes each, any number. The one numbered k; false if there are not so many. */
 bool fuzz_section(const uint8_t *data, size_t n, uint32_t k, const uint8_t **at, size_t *bytes);
+/* Mutates one of the first `sections` sections; of number `headed`, mostly the safetensors header. */
+size_t fuzz_mutate_sections(uint8_t *data, size_t n, size_t max, unsigned seed, uint32_t sections, uint32_t headed);
 
 #define FUZZ_MUTATOR(name) size_t mutate_##name(uint8_t *data, size_t n, size_t max, unsigned seed)
 FUZZ_MUTATOR(pack);
 FUZZ_MUTATOR(graph);
 FUZZ_MUTATOR(safetensors);
+FUZZ_MUTATOR(torch);
 FUZZ_MUTATOR(checkpoint);
+FUZZ_MUTATOR(lora);
 
 #endif

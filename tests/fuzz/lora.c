@@ -76,3 +76,5 @@ FUZZ_TARGET(lora)
     FUZZ_CHECK(taken == 0);
     return status;
 }
+
+FUZZ_MUTATOR(lora) { return fuzz_mutate_sections(data, n, max, seed, 2, 0); }

@@ -86,6 +86,18 @@ put('cli', 'words', ['a', 'b', '--flag', '--text=x', '--list', 'y', '-n', '65536
   '--real=1e-3', '--choice', 'f32', '--grid', '2x64'].join('\0'));
 put('cli', 'bad', ['--grid=0x0', '--real', 'nan', '--', '-', '--help'].join('\0'));
 
+// ---- torch.save ----
+const fixtures = join(repo, 'tests/fixtures/torch');
+for (const name of readdirSync(fixtures).filter(name => name.endsWith('.bin') || name.endsWith('.pth'))) {
+  const file = readFileSync(join(fixtures, name)), at = file.indexOf('data.pkl');
+  if (file.length <= 20000) put('torch', name, file);
+  if (at < 30) continue;
+  const local = at - file.subarray(0, at).lastIndexOf('PK\x03\x04') > 0 ? file.subarray(0, at).lastIndexOf('PK\x03\x04') : 0;
+  const begin = local + 30 + file.readUInt16LE(local + 26) + file.readUInt16LE(local + 28);
+  const end = file.indexOf('PK\x07\x08', begin);
+  put('pickle', name, file.subarray(begin, Math.min(end < 0 ? file.length : end, begin + 4000)));
+}
+
 // ---- a checkpoint: as small as a UNet2DModel gets ----
 const c = 2, config = JSON.stringify({ _class_name: 'UNet2DModel', sample_size: 2, in_channels: 1, out_channels: 1,
   block_out_channels: [c], down_block_types: ['AttnDownBlock2D'], up_block_types: ['UpBlock2D'], layers_per_block: 1,
@@ -123,3 +135,10 @@ put('checkpoint', 'bare', sections([config, weights, scheduler, labels, '']));
 put('checkpoint', 'pipeline', sections([config, weights, scheduler, labels,
   '{"_class_name":"DDPMPipeline","unet":["diffusers","UNet2DModel"],"scheduler":["diffusers","DDIMScheduler"]}']));
 put('checkpoint', 'defaults', sections([config, weights, '', '', '']));
+
+// ---- requests to the quantizer ----
+const request = (...bytes) => Buffer.from([...bytes, ...Array(16).fill(0)].slice(0, 16));
+put('make', 'default', request(4, 8, 0, 0, 0, 0, 0, 0, 1, 1));
+put('make', 'all', request(3, 6, 1, 1, 1, 1, 1, 2, 1, 2, 50, 128));
+put('make', 'budget', request(4, 8, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 8));
+put('make', 'refused', request(2, 4, 2, 2, 2, 2, 0, 1, 1, 1, 40, 0, 40, 0));
