@@ -42,7 +42,7 @@ static void mm_start(memmodel *m, uint32_t width, uint32_t height, uint32_t chan
     m->out.info = (bb_info){.width = width, .height = height, .channels = channels, .classes = classes,
                             .null_label = null_label, .bits_milli = 4000};
     for (int t = 0; t < 1000; t++) m->alphas[t] = 0.9999f - 0.0009f * (float)t;
-    m->schedule = (bb_schedule){.alphas_cumprod = m->alphas, .train_steps = 1000, .sampler = BB_SAMPLER_DDIM,
+    m->schedule = (bb_schedule){.alphas_cumprod = m->alphas, .train_steps = 1000, .solver = {.family = BB_FAMILY_DDIM},
                                 .set_alpha_to_one = true, .clip_sample_range = 1, .dynamic_thresholding_ratio = 0.995f,
                                 .sample_max_value = 1};
 }

@@ -156,6 +156,7 @@ int main(void)
     bb_par *par = bb_par_start(2);
     test_model("tiny.safetensors", BB_SAMPLER_DDIM, NULL);
     test_model("tiny.safetensors", BB_SAMPLER_DDPM, par);
+    test_model("tiny.safetensors", BB_SAMPLER_UNIPC, par);
     test_model("fashion-w4a8.safetensors", BB_SAMPLER_DDIM, par);
     bb_par_stop(par);
     return check_done();

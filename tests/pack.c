@@ -97,6 +97,10 @@ static void test_batch(const tiny *t, bb_par *par)
         {.steps = 3, .guidance = 2},
         {.steps = 2, .guidance = 1, .sampler = BB_SAMPLER_DDPM},
         {.steps = 3, .guidance = 2, .eta = 1},
+        {.steps = 3, .guidance = 2, .sampler = BB_SAMPLER_EULER_A},
+        {.steps = 4, .guidance = 1, .sampler = BB_SAMPLER_PNDM},
+        {.steps = 4, .guidance = 2, .sampler = BB_SAMPLER_UNIPC_KARRAS},
+        {.steps = 4, .guidance = 2, .sampler = BB_SAMPLER_DPMPP_2M_SDE},
     };
     for (size_t k = 0; k < BB_COUNT(requests); k++) {
         bb_request req = requests[k];
@@ -259,7 +263,11 @@ static bb_layer_rec *layer(tiny *t, const char *name)
     X(ref_store, CORRUPT, t->m.refs[CONV_IN->weight].store = 3)                                                        \
     X(layer_unused, CORRUPT, t->m.out.n_layers++)                                                                      \
     X(schedule_prediction, CORRUPT, t->m.schedule.prediction = 3)                                                      \
-    X(schedule_sampler, CORRUPT, t->m.schedule.sampler = 0)                                                            \
+    X(schedule_sampler, CORRUPT, t->m.schedule.solver.family = 0)                                                      \
+    X(schedule_solver, CORRUPT, t->m.schedule.solver.flags = BB_SOLVER_KARRAS)                                         \
+    X(schedule_order, CORRUPT, t->m.schedule.solver.order = 1)                                                         \
+    X(schedule_lcm, CORRUPT, t->m.schedule.solver = ((bb_solver){.family = BB_FAMILY_LCM, .lcm_steps = 1001,           \
+                                                                 .lcm_scaling = 10}))                                  \
     X(schedule_clip, CORRUPT, t->m.schedule.clip_sample_range = NAN)                                                   \
     X(schedule_alpha, CORRUPT, t->m.alphas[999] = NAN)                                                                 \
     X(schedule_offset, CORRUPT, t->m.schedule.steps_offset = -1)                                                       \

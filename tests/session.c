@@ -70,6 +70,37 @@ static void test_guidance(void)
     free(m);
 }
 
+/* A model that always predicts the same x̂0 leads every sampler there, however it goes: what a step adds of x and noise
+ * is gone at the end. Its pictures say how far they are, and the progress ends with them. */
+static void test_samplers(void)
+{
+    static const float table[CLASSES] = {0.125f, 0.25f, -0.625f, -0.5f};
+    memmodel *m = malloc(sizeof *m);
+    open_flat(m, table);
+    for (uint32_t sampler = 0; bb_sampler_name(sampler); sampler++) {
+        void *ws;
+        const uint64_t seeds[2] = {7, 8};
+        bb_session *s = mm_session(m, (bb_request){.batch = 2, .steps = 12, .guidance = 2, .sampler = sampler}, &ws);
+        if (s) {
+            bb_stats stats;
+            uint32_t evaluations = 1;
+            bb_condition(s, 0, &(bb_cond){0});
+            bb_condition(s, 1, &(bb_cond){2});
+            CHECK(bb_begin(s, seeds, NULL) == BB_OK, "bb_begin");
+            while (bb_step(s, 0) == BB_OK) evaluations++;
+            bb_stats_get(s, &stats);
+            uint32_t more = sampler == BB_SAMPLER_PNDM ? 9 : sampler == BB_SAMPLER_PLMS;
+            CHECK(stats.step == stats.steps && stats.steps == evaluations && evaluations == 12 + more, "%s: %u of %u",
+                  bb_sampler_name(sampler), stats.step, stats.steps);
+            check_picture(s, 0, -0.5 + 2 * 0.625, bb_sampler_name(sampler));
+            check_picture(s, 1, -0.5 - 2 * 0.125, bb_sampler_name(sampler));
+        }
+        free(ws);
+    }
+    mm_close(m);
+    free(m);
+}
+
 /* Several steps, in slices of one op, a second drawing on the same session, and calls in the wrong order. */
 static void test_slices(void)
 {
@@ -181,6 +212,7 @@ static void test_fixed_shapes(void)
 int main(void)
 {
     test_guidance();
+    test_samplers();
     test_slices();
     test_norm(0.25f);
     test_norm(1e-5f);

@@ -18,6 +18,7 @@ struct bb_session {
     size_t pixels, x_size, out_size; /* per picture: pixels, floats of x, floats of the model output */
     uint32_t out_channels;
     float *x, *x0, *guided;  /* [batch] pictures each */
+    float *history;          /* [batch][plan.buffers] pictures */
     float *noise, *scratch;  /* one picture each */
     int32_t *label;          /* [batch]; -1: not set */
     uint64_t *seed;          /* [batch] */
@@ -62,6 +63,7 @@ static void take_memory(bb_session *s, bb_arena *arena)
     s->x = bb_arena_take(arena, batch * s->x_size, sizeof *s->x);
     s->x0 = bb_arena_take(arena, batch * s->x_size, sizeof *s->x0);
     s->guided = bb_arena_take(arena, batch * s->out_size, sizeof *s->guided);
+    s->history = bb_arena_take(arena, batch * s->x_size, s->plan.buffers * sizeof *s->history);
     s->noise = bb_arena_take(arena, s->x_size, sizeof *s->noise);
     s->scratch = bb_arena_take(arena, s->x_size, sizeof *s->scratch);
     s->label = bb_arena_take(arena, batch, sizeof *s->label);
@@ -153,6 +155,7 @@ bb_status bb_begin(bb_session *s, const uint64_t *seeds, const float *noise)
         if (noise) memcpy(x, noise + i * s->x_size, s->x_size * sizeof *x);
         else bb_normals(x, s->x_size, seeds[i], 0, 0);
         memcpy(s->x0 + i * s->x_size, x, s->x_size * sizeof *x);
+        for (size_t k = 0; s->plan.first_sigma != 1 && k < s->x_size; k++) x[k] = x[k] * s->plan.first_sigma;
     }
     s->state = DRAWING;
     return BB_OK;
@@ -163,11 +166,13 @@ static void fill_inputs(bb_session *s)
 {
     uint32_t batch = s->req.batch;
     float *sample = s->run.at[s->sample], *t = s->run.at[s->timestep];
+    float divisor = bb_sampler_input_divisor(&s->plan, s->step);
     for (uint32_t row = 0; row < s->rows; row++) {
         uint32_t image = row % batch;
         bool null = s->rows > batch && row < batch;
-        memcpy(sample + row * s->x_size, s->x + image * s->x_size, s->x_size * sizeof *sample);
-        t[row] = (float)s->plan.timesteps[s->step];
+        const float *x = s->x + image * s->x_size;
+        for (size_t k = 0; k < s->x_size; k++) sample[row * s->x_size + k] = x[k] / divisor;
+        t[row] = s->plan.timesteps[s->step];
         if (s->labels != BB_NONE)
             s->run.at[s->labels][row] = (float)(null ? s->model->pack.info.null_label : s->label[image]);
     }
@@ -189,8 +194,9 @@ static void finish_step(bb_session *s)
         if (noisy) bb_normals(s->noise, s->x_size, s->seed[i], 1 + s->step, 0);
         bb_sampler_step(&s->plan, &s->model->pack.schedule, s->step, &(bb_sampler_io){
             .x = s->x + i * s->x_size, .model_output = guided_output, .noise = noisy ? s->noise : NULL,
-            .pred_x0 = s->x0 + i * s->x_size, .scratch = s->scratch, .pixels = s->pixels, .channels = channels,
-            .out_channels = s->out_channels});
+            .pred_x0 = s->x0 + i * s->x_size, .scratch = s->scratch,
+            .history = s->history + (size_t)i * s->plan.buffers * s->x_size, .pixels = s->pixels,
+            .channels = channels, .out_channels = s->out_channels});
     }
     s->step++;
 }
@@ -213,7 +219,7 @@ bb_status bb_step(bb_session *s, uint32_t max_ops)
     }
     s->op = 0;
     if (s->req.steps) finish_step(s);
-    if (s->step < s->req.steps) return BB_OK;
+    if (s->step < s->plan.evaluations) return BB_OK;
     s->state = FINISHED;
     return BB_DONE;
 }
@@ -266,7 +272,7 @@ bb_status bb_output(const bb_session *s, const char *name, const float **data, u
 
 void bb_stats_get(const bb_session *s, bb_stats *out)
 {
-    *out = (bb_stats){.step = s->step, .steps = s->req.steps, .op = s->op, .ops = s->model->pack.graph.n_ops,
+    *out = (bb_stats){.step = s->step, .steps = s->plan.evaluations, .op = s->op, .ops = s->model->pack.graph.n_ops,
                       .workspace_bytes = s->workspace_bytes, .macs_per_step = s->run.macs};
 }
 

@@ -60,6 +60,20 @@ typedef enum bb_sampler {
     BB_SAMPLER_DEFAULT, /* the model's own scheduler */
     BB_SAMPLER_DDIM,
     BB_SAMPLER_DDPM,
+    BB_SAMPLER_EULER,
+    BB_SAMPLER_EULER_KARRAS,
+    BB_SAMPLER_EULER_A,     /* ancestral */
+    BB_SAMPLER_DPMPP_2M,    /* DPM-Solver++, multistep, second order */
+    BB_SAMPLER_DPMPP_2M_KARRAS,
+    BB_SAMPLER_DPMPP_2M_SDE,
+    BB_SAMPLER_DPMPP_2M_SDE_KARRAS,
+    BB_SAMPLER_DPMPP_3M,
+    BB_SAMPLER_DPMPP_3M_KARRAS,
+    BB_SAMPLER_UNIPC,
+    BB_SAMPLER_UNIPC_KARRAS,
+    BB_SAMPLER_PNDM,        /* with Runge-Kutta: steps + 9 evaluations, 4 steps at least */
+    BB_SAMPLER_PLMS,        /* steps + 1 evaluations */
+    BB_SAMPLER_LCM,         /* at most 50 steps; for models distilled for it */
 } bb_sampler;
 
 /* Every field's zero is its default. */
@@ -86,7 +100,7 @@ typedef struct bb_image {
 
 /* Counts and bytes, not times: the caller owns the clock. */
 typedef struct bb_stats {
-    uint32_t step, steps;       /* steps finished, steps in all */
+    uint32_t step, steps;       /* evaluations of the model finished, and in all: bb_step completes one */
     uint32_t op, ops;           /* position inside the running step */
     uint64_t workspace_bytes;   /* used by this session */
     uint64_t macs_per_step;     /* multiply-adds of one step, both guidance halves, whole batch */
@@ -94,6 +108,7 @@ typedef struct bb_stats {
 
 uint32_t bb_version(void);
 const char *bb_strerror(bb_status status);
+const char *bb_sampler_name(uint32_t sampler); /* such as "dpm++-2m-karras"; NULL past the last bb_sampler */
 
 /* Reads the file header from the first n bytes at head (any alignment). BB_ERR_SHORT with out->head_bytes set
  * when more bytes are needed to read it; BB_ERR_MAGIC / _VERSION / _CORRUPT when it is no model of ours.
@@ -118,8 +133,9 @@ bb_status bb_condition(bb_session *s, uint32_t image, const bb_cond *cond);
 /* Starts a drawing: seeds[batch]; noise NULL (from the seeds) or [batch][height][width][channels] normals. */
 bb_status bb_begin(bb_session *s, const uint64_t *seeds, const float *noise);
 
-/* Runs up to max_ops graph ops (0 = to the end of the step). BB_AGAIN: inside a step; BB_OK: a step is
- * finished, more follow; BB_DONE: the last one is. Negative: this drawing failed, bb_begin starts anew. */
+/* Runs up to max_ops graph ops (0 = to the end of the step, which is one evaluation of the model). BB_AGAIN: inside a
+ * step; BB_OK: a step is finished, more follow; BB_DONE: the last one is. Negative: this drawing failed, bb_begin starts
+ * anew. */
 bb_status bb_step(bb_session *s, uint32_t max_ops);
 
 bb_status bb_preview(const bb_session *s, uint32_t image, bb_image *out); /* the predicted final picture so far */

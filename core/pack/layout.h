@@ -11,7 +11,9 @@ enum { BB_I16 = 3, BB_U16, BB_U32, BB_FILE_DTYPES };
 /* "graph": counts of graphs, stages, links, 0; then name, inputs, outputs, values, weights, ops, 0, 0 */
 #define BB_GRAPH_HEAD_WORDS 12u
 #define BB_SCHEDULE_WORDS 16u
-enum { BB_SCHEDULE_ALPHA_ONE = 1, BB_SCHEDULE_CLIP = 2, BB_SCHEDULE_THRESHOLD = 4 };
+void bb_schedule_to_words(const bb_schedule *s, uint32_t w[BB_SCHEDULE_WORDS]);
+/* All but alphas_cumprod; false if a word is out of range. */
+bool bb_schedule_from_words(bb_schedule *s, const uint32_t w[BB_SCHEDULE_WORDS]);
 #define BB_FILE_TENSORS 15u /* besides "graph" and the weights' own */
 
 #define BB_MAX_HEADER_BYTES (64u << 20)

@@ -128,21 +128,10 @@ static bb_status read_schedule(reader *r)
     const uint32_t *w = take(r, "schedule", BB_U32, &n);
     if (!w || n < BB_SCHEDULE_WORDS) return missing(r, "schedule");
     bb_schedule *s = &r->pack->schedule;
-    *s = (bb_schedule){
-        .train_steps = w[0], .sampler = w[1], .prediction = w[2], .spacing = w[3], .variance = w[4],
-        .steps_offset = (int32_t)w[5], .set_alpha_to_one = w[6] & BB_SCHEDULE_ALPHA_ONE,
-        .clip_sample = w[6] & BB_SCHEDULE_CLIP, .thresholding = w[6] & BB_SCHEDULE_THRESHOLD,
-        .clip_sample_range = bb_f32_from_bits(w[7]), .dynamic_thresholding_ratio = bb_f32_from_bits(w[8]),
-        .sample_max_value = bb_f32_from_bits(w[9])};
+    bool ok = bb_schedule_from_words(s, w) && s->train_steps == r->pack->info.train_steps;
     s->alphas_cumprod = take(r, "schedule.alphas_cumprod", BB_F32, &n_alphas);
     if (!s->alphas_cumprod) return missing(r, "schedule.alphas_cumprod");
-    bool ok = s->train_steps == r->pack->info.train_steps && s->train_steps <= n_alphas &&
-              (s->sampler == BB_SAMPLER_DDIM || s->sampler == BB_SAMPLER_DDPM) &&
-              s->prediction <= BB_PREDICT_SAMPLE && s->spacing <= BB_SPACING_LINSPACE &&
-              s->variance <= BB_VARIANCE_LEARNED_RANGE && s->steps_offset >= 0 && s->steps_offset <= 1000 &&
-              s->clip_sample_range > 0 && s->dynamic_thresholding_ratio >= 0 && s->dynamic_thresholding_ratio <= 1 &&
-              s->sample_max_value > 0 && w[6] < 2 * BB_SCHEDULE_THRESHOLD;
-    for (uint32_t i = 10; i < BB_SCHEDULE_WORDS; i++) ok = ok && !w[i];
+    ok = ok && s->train_steps <= n_alphas;
     for (uint32_t i = 0; ok && i < s->train_steps; i++) ok = s->alphas_cumprod[i] >= 0 && s->alphas_cumprod[i] <= 1;
     return ok ? BB_OK : bb_fail(r->err, BB_ERR_CORRUPT, "tensor schedule: a value is out of range");
 }

@@ -180,17 +180,6 @@ static void put_graph(sink *s, const bb_graph *g)
     put_zeros(s, bb_align_up((size_t)(s->at - start), BB_ALIGNMENT) - (s->at - start));
 }
 
-static void schedule_words(const bb_schedule *sc, uint32_t w[BB_SCHEDULE_WORDS])
-{
-    uint32_t all[BB_SCHEDULE_WORDS] = {
-        sc->train_steps, sc->sampler, sc->prediction, sc->spacing, sc->variance, (uint32_t)sc->steps_offset,
-        (sc->set_alpha_to_one ? BB_SCHEDULE_ALPHA_ONE : 0u) | (sc->clip_sample ? BB_SCHEDULE_CLIP : 0u) |
-            (sc->thresholding ? BB_SCHEDULE_THRESHOLD : 0u),
-        bb_f32_bits(sc->clip_sample_range), bb_f32_bits(sc->dynamic_thresholding_ratio),
-        bb_f32_bits(sc->sample_max_value)};
-    memcpy(w, all, sizeof all);
-}
-
 /* All tensors but "graph" (which comes first), in file order. */
 static uint32_t list_tensors(const bb_pack_out *p, const uint32_t *schedule, bb_tensor_out *out)
 {
@@ -221,7 +210,7 @@ static void write_file(const bb_pack_out *p, sink *s)
 {
     uint32_t schedule[BB_SCHEDULE_WORDS];
     bb_tensor_out own[BB_FILE_TENSORS];
-    schedule_words(p->schedule, schedule);
+    bb_schedule_to_words(p->schedule, schedule);
     uint32_t n_own = list_tensors(p, schedule, own);
     const bb_tensor_out graph = {"graph", BB_U32, 1, {graph_words(p->graph)}, NULL};
 

@@ -6,7 +6,7 @@
 
 void bb_ddim_step(const bb_sampler_plan *plan, const bb_schedule *sched, uint32_t step, const bb_sampler_io *io)
 {
-    int32_t t = plan->timesteps[step], before = t - (int32_t)(sched->train_steps / plan->steps);
+    int32_t t = (int32_t)plan->timesteps[step], before = t - (int32_t)(sched->train_steps / plan->steps);
     bb_predictor p = bb_predictor_init(sched, t, io);
     float alpha = sched->alphas_cumprod[t];
     float alpha_before = bb_alpha_before(sched, before, sched->set_alpha_to_one ? 1.0f : sched->alphas_cumprod[0]);

@@ -9,8 +9,8 @@
 /* The timestep this step leads to; negative after the last. */
 static int32_t timestep_before(const bb_sampler_plan *plan, const bb_schedule *sched, uint32_t step)
 {
-    if (plan->custom) return step + 1 < plan->steps ? plan->timesteps[step + 1] : -1;
-    return plan->timesteps[step] - (int32_t)(sched->train_steps / plan->steps);
+    if (plan->custom) return step + 1 < plan->steps ? (int32_t)plan->timesteps[step + 1] : -1;
+    return (int32_t)plan->timesteps[step] - (int32_t)(sched->train_steps / plan->steps);
 }
 
 /* Standard deviation for the kinds that do not depend on the element; small = the posterior variance. */
@@ -26,7 +26,7 @@ static float fixed_deviation(uint32_t kind, float small, float beta)
 
 void bb_ddpm_step(const bb_sampler_plan *plan, const bb_schedule *sched, uint32_t step, const bb_sampler_io *io)
 {
-    int32_t t = plan->timesteps[step];
+    int32_t t = (int32_t)plan->timesteps[step];
     bb_predictor p = bb_predictor_init(sched, t, io);
     float alpha_bar = sched->alphas_cumprod[t], beta_bar = 1.0f - alpha_bar;
     float alpha_bar_before = bb_alpha_before(sched, timestep_before(plan, sched, step), 1.0f);

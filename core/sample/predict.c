@@ -34,9 +34,14 @@ static float quantile(const float *v, size_t n, float ratio)
 bb_predictor bb_predictor_init(const bb_schedule *sched, int32_t t, const bb_sampler_io *io)
 {
     float alpha = sched->alphas_cumprod[t];
+    return bb_predictor_at(sched, bb_sqrtf(alpha), bb_sqrtf(1.0f - alpha), io);
+}
+
+bb_predictor bb_predictor_at(const bb_schedule *sched, float sqrt_alpha, float sqrt_beta, const bb_sampler_io *io)
+{
     bb_predictor p = {.prediction = sched->prediction,
-                      .sqrt_alpha = bb_sqrtf(alpha),
-                      .sqrt_beta = bb_sqrtf(1.0f - alpha),
+                      .sqrt_alpha = sqrt_alpha,
+                      .sqrt_beta = sqrt_beta,
                       .limit = bb_f32_from_bits(0x7f800000),
                       .divisor = 1.0f};
     size_t n = io->pixels * io->channels;

@@ -13,7 +13,9 @@ typedef struct bb_predictor {
     float limit, divisor;        /* x̂0 is clamped to ±limit, then divided */
 } bb_predictor;
 
-/* For timestep t. Dynamic thresholding reads the whole picture here, so that the rest goes element by element. */
+/* For √ᾱ and √(1−ᾱ), or those of timestep t. Dynamic thresholding reads the whole picture here, so that the rest goes
+ * element by element. */
+bb_predictor bb_predictor_at(const bb_schedule *sched, float sqrt_alpha, float sqrt_beta, const bb_sampler_io *io);
 bb_predictor bb_predictor_init(const bb_schedule *sched, int32_t t, const bb_sampler_io *io);
 
 /* ᾱ at the timestep before, which is negative after the last step: then it is at_end. */
@@ -21,6 +23,9 @@ BB_INLINE float bb_alpha_before(const bb_schedule *sched, int32_t before, float 
 {
     return before >= 0 ? sched->alphas_cumprod[before] : at_end;
 }
+
+/* Zero terminal SNR has ᾱ = 0 and no noise level; the reference puts 2^-24 there. */
+BB_INLINE float bb_alpha_positive(float alpha) { return alpha > 0 ? alpha : 0x1p-24f; }
 
 /* x̂0 before any bound. */
 BB_INLINE float bb_predict_raw(const bb_predictor *p, float x, float out)

@@ -29,7 +29,8 @@ test('usage: unknown command, option, missing and malformed values', () => {
     [['generate', model, '-o', png, '--eta', '2'], /--eta 2/],
     [['generate', model, '-o', png, '--grid', '2x'], /--grid 2x/],
     [['generate', model, '-o', png, '--grid', '0x5'], /--grid 0x5/],
-    [['generate', model, '-o', png, '--sampler', 'euler'], [/--sampler euler/, /ddim/]],
+    [['generate', model, '-o', png, '--sampler', 'eulerish'], [/--sampler eulerish/, /ddim.*dpm\+\+-2m-karras/]],
+    [['generate', model, '-o', png, '--sampler', 'pndm', '--steps', '3'], [/steps is 3/, /4 to/]],
     [['generate', model, '-o', png, '--cpu', 'sse'], [/--cpu sse/, /scalar/]],
     [['generate', model, '-o', png, '--threads', '0'], /--threads 0/],
     [['quantize', checkpoint, '-o', join(out, 'm'), '--wbits', '9'], [/--wbits 9/, /1 to 8/]],
@@ -123,8 +124,8 @@ test('checkpoint configuration: classes and fields that are not supported, by na
   tryConfig('unet/config.json', c => { c.down_block_types[1] = 'WarpBlock2D'; }, /WarpBlock2D/);
   tryConfig('unet/config.json', c => { c.block_out_channels = [32, 64]; }, /block|channels/);
   tryConfig('unet/config.json', c => { c.norm_num_groups = 'sixteen'; }, /norm_num_groups/);
-  tryConfig('scheduler/scheduler_config.json', c => { c._class_name = 'EulerDiscreteScheduler'; },
-    /EulerDiscreteScheduler/);
+  tryConfig('scheduler/scheduler_config.json', c => { c._class_name = 'HeunDiscreteScheduler'; },
+    /HeunDiscreteScheduler/);
   tryConfig('scheduler/scheduler_config.json', c => { c.beta_schedule = 'wavy'; }, /wavy|beta_schedule/);
   tryConfig('scheduler/scheduler_config.json', c => { c.num_train_timesteps = 0; }, /num_train_timesteps/);
   const broken = checkpointWith();

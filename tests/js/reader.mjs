@@ -338,6 +338,30 @@ function positions(q, taps) {
   return place;
 }
 
+/** §8: the flags of each solver family. */
+const SOLVERS = { 1: 0, 2: 0, 3: 1 + 4, 4: 0, 5: 1 + 2 + 8 + 16 + 32 + 64 + 128 + 256 + 2048, 6: 1 + 8 + 16 + 64 + 512,
+  7: 1024, 8: 0 };
+
+function solverFits(s) {
+  const family = s[1],
+    flags = s[10] & 0xffff,
+    order = s[10] >>> 16,
+    multistep = family === 5 || family === 6,
+    has = flag => (flags & flag) !== 0;
+  const [lambda, , , scaling] = new Float32Array(s.slice(11, 15).buffer);
+  return (
+    family in SOLVERS &&
+    (flags & ~SOLVERS[family]) === 0 &&
+    (multistep ? order >= 1 && order <= 3 : order === 0) &&
+    !(has(1) && has(2)) &&
+    !(family === 5 && has(64) && !has(8)) &&
+    !(has(128) && order > 2) &&
+    (has(2048) ? Number.isFinite(lambda) : s[11] === 0) &&
+    (family === 6 || s[12] === 0) &&
+    (family === 8 ? s[13] >= 1 && s[13] <= s[0] && scaling > 0 && scaling <= 1e6 : s[13] === 0 && s[14] === 0)
+  );
+}
+
 /** §5 and §8; everything together. */
 export function readModel(bytes) {
   const file = readContainer(bytes),
@@ -373,10 +397,7 @@ export function readModel(bytes) {
   );
   demand(layerOf.length === layers.length && layerOf.every((l, i) => l === i), 'layers in slot order');
   demand(s[0] === info.train_steps && alphas.length >= s[0] && alphas.length < s[0] + 16, 'schedule');
-  demand(
-    [1, 2].includes(s[1]) && s[2] <= 2 && s[3] <= 2 && s[4] <= 5 && s[6] <= 7 && s.subarray(10).every(w => w === 0),
-    'schedule',
-  );
+  demand(s[2] <= 2 && s[3] <= 2 && s[4] <= 5 && s[6] <= 7 && s[15] === 0 && solverFits(s), 'schedule');
   demand(
     alphas.subarray(0, s[0]).every(a => a >= 0 && a <= 1),
     'alphas',

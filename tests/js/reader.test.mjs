@@ -335,6 +335,18 @@ test('damaged files are refused, here and natively', () => {
     'a schedule of another length': changed(file, 'schedule', w => {
       w[0] = 999;
     }),
+    'an unknown solver': changed(file, 'schedule', w => {
+      w[1] = 9;
+    }),
+    'an option of another solver': changed(file, 'schedule', w => {
+      w[10] = 1;
+    }),
+    'an order for DDIM': changed(file, 'schedule', w => {
+      w[10] = 65536;
+    }),
+    'LCM without its steps': changed(file, 'schedule', w => {
+      w[1] = 8;
+    }),
     'an unknown prediction': changed(file, 'schedule', w => {
       w[2] = 3;
     }),

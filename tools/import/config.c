@@ -4,18 +4,33 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A copy of the text in which -Infinity is null: Python writes it (a scheduler's lambda_min_clipped), JSON has no such
+ * word. What stands there by default means the same as nothing. */
+static void copy_text(char *out, const char *text, size_t n)
+{
+    static const char word[] = "-Infinity", none[] = "null     ";
+    bool quoted = false;
+    memcpy(out, text, n);
+    for (size_t i = 0; i < n; i++) {
+        if (quoted && out[i] == '\\') i++;
+        else if (out[i] == '"') quoted = !quoted;
+        else if (!quoted && n - i >= 9 && !memcmp(out + i, word, 9)) memcpy(out + i, none, 9);
+    }
+}
+
 bb_status bb_json_file_open(bb_json_file *f, const char *path, bb_error *err)
 {
     *f = (bb_json_file){0};
     BB_TRY(bb_file_open(&f->file, path, err));
-    size_t bytes = bb_json_scratch(f->file.size);
+    size_t n = f->file.size, bytes = bb_json_scratch(n);
     bb_status status = BB_OK;
-    if (f->file.size > 100000000u || !(f->tokens = malloc(bytes))) {
+    if (n > 100000000u || !(f->tokens = malloc(bytes + n))) {
         status = bb_fail(err, BB_ERR_SPACE, "%s: too large", path);
-    } else if (!f->file.size ||
-               !bb_json_parse(&f->json, (const char *)f->file.data, f->file.size, f->tokens, bytes) ||
-               !bb_json_is_object(&f->json, 0)) {
-        status = bb_fail(err, BB_ERR_CORRUPT, "%s: not a JSON object; the file is damaged or cut short", path);
+    } else {
+        char *text = (char *)f->tokens + bytes;
+        if (n) copy_text(text, (const char *)f->file.data, n);
+        if (!n || !bb_json_parse(&f->json, text, n, f->tokens, bytes) || !bb_json_is_object(&f->json, 0))
+            status = bb_fail(err, BB_ERR_CORRUPT, "%s: not a JSON object; the file is damaged or cut short", path);
     }
     if (status < 0) bb_json_file_close(f);
     return status;

@@ -15,7 +15,7 @@ typedef struct bb_json_file {
     bb_json json;
 } bb_json_file;
 
-/* The root must be an object. On failure nothing needs closing. */
+/* The root must be an object; -Infinity outside of strings counts as null. On failure nothing needs closing. */
 bb_status bb_json_file_open(bb_json_file *f, const char *path, bb_error *err);
 void bb_json_file_close(bb_json_file *f);
 

@@ -6,7 +6,8 @@
 #include "sample/sampler.h"
 
 /* alphas_cumprod is malloc'd; free with bb_scheduler_free. j/tok: the config object (tok BB_JSON_NONE = DDPM defaults).
- * DDIMScheduler and DDPMScheduler; others are refused by name, unknown fields that are not null/false/default too. */
+ * The classes of DDPM, DDIM, PNDM, Euler, Euler ancestral, DPM-Solver multistep, UniPC and LCM; others are refused by
+ * name, unknown fields that are not null or false too. */
 bb_status bb_scheduler_read(bb_schedule *out, const bb_json *j, uint32_t tok, const char *file, bb_error *err);
 void bb_scheduler_free(bb_schedule *s);
 
