@@ -47,13 +47,32 @@ int bb_cli_usage_error(const bb_command *c, const char *format, ...)
     return BB_EXIT_USAGE;
 }
 
+/* Words with | between, one after the other in lines of their own. */
+static void print_words(const char *words)
+{
+    enum { INDENT = 33, WIDTH = 110 };
+    for (size_t column = 0; *words;) {
+        size_t n = strcspn(words, "|");
+        if (column && column + n + 1 > WIDTH) {
+            putchar('\n');
+            column = 0;
+        }
+        column += (size_t)printf("%*s%.*s", column ? 1 : INDENT, "", (int)n, words);
+        words += n + (words[n] != 0);
+    }
+    putchar('\n');
+}
+
 static void print_help(const bb_command *c, const bb_option *options, size_t n)
 {
     printf("usage: bitbrush %s %s [options]\n%s\n\n", c->name, c->arguments, c->summary);
     for (size_t i = 0; i < n; i++) {
+        const char *value = options[i].value ? options[i].value : "";
         char left[64];
-        snprintf(left, sizeof left, "%s %s", options[i].name, options[i].value ? options[i].value : "");
+        bool list = strlen(value) > 40;
+        snprintf(left, sizeof left, "%s %s", options[i].name, list ? "NAME" : value);
         printf("  %-30s %s\n", left, options[i].help);
+        if (list) print_words(value);
     }
 }
 

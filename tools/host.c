@@ -152,6 +152,15 @@ bb_status bb_host_label(const bb_host *h, const char *text, int32_t *label, bb_e
                                       "from 0 to %u", text, classes - 1);
 }
 
+const char *bb_host_samplers(void)
+{
+    static char words[512];
+    size_t n = 0;
+    for (uint32_t i = 0; bb_sampler_name(i) && n < sizeof words; i++)
+        n += (size_t)snprintf(words + n, sizeof words - n, "%s%s", i ? "|" : "", bb_sampler_name(i));
+    return words;
+}
+
 uint32_t bb_host_steps(const bb_host *h)
 {
     uint32_t most = h->model->pack.info.train_steps;

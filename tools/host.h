@@ -31,6 +31,8 @@ typedef struct bb_host_options {
 #define BB_HOST_OPTIONS(o)                                                                                     \
     {"--threads", BB_OPTION_U32, &(o).threads, "N", "threads (default: all cores)", 1, 64, NULL},              \
     {"--cpu", BB_OPTION_CHOICE, &(o).cpu, BB_CPU_WORDS, "highest instruction set to use", 0, 0, NULL}
+#define BB_SAMPLER_OPTION(o) \
+    {"--sampler", BB_OPTION_CHOICE, &(o).sampler, bb_host_samplers(), "default: the model's own scheduler", 0, 0, NULL}
 #define BB_REPORT_OPTIONS(o) /* of the commands that work for long */                                            \
     {"--json", BB_OPTION_FLAG, &(o).json, NULL, "print one JSON object", 0, 0, NULL},                            \
     {"--quiet", BB_OPTION_FLAG, &(o).quiet, NULL, "no progress lines", 0, 0, NULL}
@@ -51,6 +53,8 @@ void bb_host_close(bb_host *h);
 bb_status bb_host_label(const bb_host *h, const char *text, int32_t *label, bb_error *err);
 /* Name of a class; its number as text if it has none. */
 void bb_host_label_name(const bb_host *h, int32_t label, char *out, size_t size);
+/* Names of the samplers in the order of bb_sampler, with | between. */
+const char *bb_host_samplers(void);
 /* Steps when none are asked for: 20, or all that the model was trained with. */
 uint32_t bb_host_steps(const bb_host *h);
 /* Guidance when none is asked for: 2 with a null class, else 1. */

@@ -93,6 +93,8 @@ int32_t bbw_session_size(uint32_t width, uint32_t height, uint32_t batch, uint32
 
 size_t bbw_session_bytes(void) { return session_bytes; }
 
+const char *bbw_sampler_name(uint32_t sampler) { return bb_sampler_name(sampler); }
+
 int32_t bbw_session(void *workspace, size_t size)
 {
     fresh();

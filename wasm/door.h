@@ -20,6 +20,7 @@ const char *bbw_error(void); /* one line about the last failure */
 int32_t bbw_session_size(uint32_t width, uint32_t height, uint32_t batch, uint32_t steps, uint32_t sampler,
                          float guidance, float eta);
 size_t bbw_session_bytes(void);
+const char *bbw_sampler_name(uint32_t sampler); /* of bbw_session_size; NULL past the last one */
 int32_t bbw_session(void *workspace, size_t size);
 int32_t bbw_condition(uint32_t image, int32_t label);
 int32_t bbw_begin(const uint64_t *seeds, const float *noise); /* seeds[batch], little-endian; noise may be 0 */

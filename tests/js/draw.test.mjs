@@ -92,7 +92,9 @@ test('refuses what is out of range, and draws on', async () => {
     { guidance: 1001 },
     { guidance: 1e60 },
     { eta: 2 },
-    { sampler: 'euler' },
+    { sampler: 'eulerish' },
+    { sampler: '' },
+    { sampler: 'pndm', steps: 3 },
   ];
   for (const change of bad)
     await assert.rejects(

@@ -9,7 +9,7 @@
 
 typedef struct job {
     const char *against;
-    uint32_t images, steps;
+    uint32_t images, steps, sampler, evaluations;
     float guidance;
     uint64_t seed;
     bool guidance_given, json, quiet;
@@ -17,7 +17,7 @@ typedef struct job {
     bb_host reference, free, forced; /* forced sees the reference's x at every step */
     double squares;                  /* of pixel differences, over RGB */
     uint64_t values;
-    double error[BB_MAX_STEPS], power[BB_MAX_STEPS]; /* of ε, per step */
+    double error[BB_MAX_EVALUATIONS], power[BB_MAX_EVALUATIONS]; /* of ε, per evaluation of the model */
 } job;
 
 static bb_status open_all(job *j, const char *model, bb_error *err)
@@ -33,8 +33,11 @@ static bb_status open_all(job *j, const char *model, bb_error *err)
                        model, j->against);
     if (!j->steps) j->steps = bb_host_steps(&j->reference);
     if (!j->guidance_given) j->guidance = bb_host_guidance(&j->reference);
-    bb_request req = {.size_of = sizeof req, .steps = j->steps, .guidance = j->guidance};
+    bb_request req = {.size_of = sizeof req, .steps = j->steps, .guidance = j->guidance, .sampler = j->sampler};
     BB_TRY(bb_host_session(&j->reference, &req, err));
+    bb_stats stats;
+    bb_stats_get(j->reference.session, &stats);
+    j->evaluations = stats.steps;
     BB_TRY(bb_host_session(&j->free, &req, err));
     return bb_host_session(&j->forced, &req, err);
 }
@@ -55,7 +58,7 @@ static bb_status draw_pair(job *j, uint32_t i)
     BB_TRY(begin(j, &j->forced, i));
     const float *x = bb_session_x(j->reference.session, &n);
     float *forced_x = bb_session_x(j->forced.session, &n);
-    for (uint32_t step = 0; step < j->steps; step++) {
+    for (uint32_t step = 0; step < j->evaluations; step++) {
         for (size_t k = 0; k < n; k++) forced_x[k] = x[k];
         BB_TRY(bb_step(j->reference.session, 0));
         BB_TRY(bb_step(j->free.session, 0));
@@ -120,7 +123,7 @@ static void report(const job *j, const char *model)
     if (!j->json) {
         printf("%s against %s, pictures: %u, steps: %u, guidance: %g\nPSNR %.2f dB\nrelative epsilon error by step:",
                model, j->against, j->images, j->steps, (double)j->guidance, psnr);
-        for (uint32_t i = 0; i < j->steps; i++) printf(" %.2e", j->error[i] / j->power[i]);
+        for (uint32_t i = 0; i < j->evaluations; i++) printf(" %.2e", j->error[i] / j->power[i]);
         printf("\n");
         return;
     }
@@ -131,7 +134,7 @@ static void report(const job *j, const char *model)
     printf(",\"images\":%u,\"steps\":%u,\"guidance\":%g,\"psnr\":", j->images, j->steps, (double)j->guidance);
     print_number(psnr); /* null for identical pictures */
     printf(",\"eps_error\":[");
-    for (uint32_t i = 0; i < j->steps; i++) {
+    for (uint32_t i = 0; i < j->evaluations; i++) {
         if (i) putchar(',');
         print_number(j->error[i] / j->power[i]);
     }
@@ -145,8 +148,8 @@ static int run(const bb_command *c, int argc, char **argv)
     const bb_option options[] = {
         {"--against", BB_OPTION_STRING, &j.against, "FLOAT", "checkpoint folder or unquantized file", 0, 0, NULL},
         {"--images", BB_OPTION_U32, &j.images, "N", "pictures: seed i, label i in turn (default 64)", 1, 100000, NULL},
-        {"--steps", BB_OPTION_U32, &j.steps, "N", "steps of the model's own sampler (default 20, or all there are)", 1,
-         BB_MAX_STEPS, NULL},
+        {"--steps", BB_OPTION_U32, &j.steps, "N", "steps (default 20, or all there are)", 1, BB_MAX_STEPS, NULL},
+        BB_SAMPLER_OPTION(j),
         {"--guidance", BB_OPTION_FLOAT, &j.guidance, "G", "guidance (default 2 with a null class, else 1)", 0.001, 1000,
          &j.guidance_given},
         {"--seed", BB_OPTION_U64, &j.seed, "N", "seed of the first picture (default 0)", 0, 0, NULL},

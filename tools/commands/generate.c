@@ -18,8 +18,6 @@ typedef struct job {
     double seconds;
 } job;
 
-static const char *const sampler_names[] = {"default", "ddim", "ddpm"};
-
 static void hash_bytes(uint64_t *hash, const uint8_t *p, size_t n)
 {
     for (size_t i = 0; i < n; i++) *hash = (*hash ^ p[i]) * 0x100000001b3u;
@@ -29,14 +27,16 @@ static bb_status draw_one(job *j, uint32_t i, int32_t label, bb_image *image, bb
 {
     bb_session *s = j->host.session;
     uint64_t seed = j->seed + i;
+    bb_stats stats;
     bb_status status;
+    bb_stats_get(s, &stats);
     if (j->host.model->pack.info.classes) BB_TRY(bb_condition(s, 0, &(bb_cond){label}));
     BB_TRY(bb_begin(s, &seed, NULL));
     for (uint32_t step = 0; (status = bb_step(s, 0)) != BB_DONE; step++) {
         if (status < 0) return bb_fail(err, status, "%s", bb_strerror(status));
-        bb_progress_step(progress, (size_t)i * j->steps + step + 1);
+        bb_progress_step(progress, (size_t)i * stats.steps + step + 1);
     }
-    bb_progress_step(progress, (size_t)(i + 1) * j->steps);
+    bb_progress_step(progress, (size_t)(i + 1) * stats.steps);
     BB_TRY(bb_decode(s, 0, image));
     hash_bytes(&j->hash, image->rgba, (size_t)image->height * image->width * 4);
     return BB_OK;
@@ -62,7 +62,7 @@ static void request_text(const job *j, int32_t label, char *out, size_t size)
     n += (size_t)snprintf(out + n, size - n, "--seed %" PRIu64 " --steps %u --guidance %s", j->seed, j->steps,
                           float_text(number, j->guidance));
     if (j->eta != 0) n += (size_t)snprintf(out + n, size - n, " --eta %s", float_text(number, j->eta));
-    if (j->sampler) n += (size_t)snprintf(out + n, size - n, " --sampler %s", sampler_names[j->sampler]);
+    if (j->sampler) n += (size_t)snprintf(out + n, size - n, " --sampler %s", bb_sampler_name(j->sampler));
     if (j->grid[0] * j->grid[1] > 1) snprintf(out + n, size - n, " --grid %ux%u", j->grid[0], j->grid[1]);
 }
 
@@ -93,7 +93,9 @@ static bb_status draw_all(job *j, bb_error *err)
     if (count > 1) sheet = bb_sheet_new(j->grid[0], j->grid[1], info->width, info->height, 0);
     bb_status status = tile.rgba && (count == 1 || sheet.image.rgba) ? BB_OK : BB_ERR_SPACE;
     if (status < 0) bb_fail(err, status, "the picture or sheet is too large for a PNG or for memory");
-    bb_progress progress = bb_progress_start("drawing (steps)", (size_t)count * j->steps, j->quiet);
+    bb_stats stats;
+    bb_stats_get(j->host.session, &stats);
+    bb_progress progress = bb_progress_start("drawing (steps)", (size_t)count * stats.steps, j->quiet);
     double start = bb_now();
     int32_t of_picture = label;
     for (uint32_t i = 0; status == BB_OK && i < count; i++) {
@@ -148,10 +150,11 @@ static int run(const bb_command *c, int argc, char **argv)
         {"-o", BB_OPTION_STRING, &j.out, "FILE", "PNG to write", 0, 0, NULL},
         {"--label", BB_OPTION_STRING, &j.label, "CLASS", "class number or name (default: all in turn)", 0, 0, NULL},
         {"--seed", BB_OPTION_U64, &j.seed, "N", "seed; picture i of a grid uses seed + i (default 1)", 0, 0, NULL},
-        {"--steps", BB_OPTION_U32, &j.steps, "N", "denoising steps (default 20, or all there are)", 1, 65536, NULL},
+        {"--steps", BB_OPTION_U32, &j.steps, "N", "steps (default 20, or all there are); pndm takes 9 evaluations more, plms 1",
+         1, 65536, NULL},
         {"--guidance", BB_OPTION_FLOAT, &j.guidance, "G", "guidance scale (default 2 with a null class, else 1)", 0.001,
          1000, &j.guidance_given},
-        {"--sampler", BB_OPTION_CHOICE, &j.sampler, "default|ddim|ddpm", "default: the model's own", 0, 0, NULL},
+        BB_SAMPLER_OPTION(j),
         {"--eta", BB_OPTION_FLOAT, &j.eta, "E", "share of fresh noise in DDIM (default 0)", 0, 1, NULL},
         {"--grid", BB_OPTION_GRID, j.grid, "RxC", "a labelled sheet of pictures", 1, 64, NULL},
         BB_REPORT_OPTIONS(j),

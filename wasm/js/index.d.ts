@@ -121,9 +121,35 @@ export interface ModelInfo {
   readonly bytes: number;
   /** The kernel set in use: "wasm_simd128" or "wasm_relaxed". */
   readonly kernels: string;
+  /** What `sampler` may be. */
+  readonly samplers: readonly SamplerName[];
   /** All of the file's metadata, untrusted too. */
   readonly metadata: Readonly<Record<string, string>>;
 }
+
+/**
+ * How noise becomes a picture; 'default' is the model's own scheduler, the others keep its noise schedule and
+ * prediction type. 'pndm' evaluates the model 9 times more than there are steps (4 at least), 'plms' once more. 'lcm'
+ * takes at most 50 steps and is for models that were distilled for it.
+ */
+export type SamplerName =
+  | 'default'
+  | 'ddim'
+  | 'ddpm'
+  | 'euler'
+  | 'euler-karras'
+  | 'euler-a'
+  | 'dpm++-2m'
+  | 'dpm++-2m-karras'
+  | 'dpm++-2m-sde'
+  | 'dpm++-2m-sde-karras'
+  | 'dpm++-3m'
+  | 'dpm++-3m-karras'
+  | 'unipc'
+  | 'unipc-karras'
+  | 'pndm'
+  | 'plms'
+  | 'lcm';
 
 export interface DrawRequest {
   label?: number;
@@ -133,7 +159,8 @@ export interface DrawRequest {
   /** 0.001 to 1000, 1 = none. Needs a model with a null class. */
   guidance?: number;
   eta?: number;
-  sampler?: 'default' | 'ddim' | 'ddpm';
+  /** Default: the scheduler that the model came with. */
+  sampler?: SamplerName;
 }
 export interface GenerateOptions {
   signal?: AbortSignal;
@@ -151,6 +178,7 @@ export interface Picture extends Preview {
   request: Readonly<Required<DrawRequest> & { seed: string }>;
 }
 
+/** One evaluation of the model; a few samplers need more of them than there are steps. */
 export interface Step {
   index: number;
   total: number;

@@ -84,8 +84,8 @@ export class Model {
     const leave = () => port.tell({ op: 'end', session });
     signal?.addEventListener('abort', leave, { once: true });
     try {
-      await port.ask({ op: 'begin', session, request }, { signal, grace: this.#grace });
-      for (let index = 0; index < request.steps; index++) {
+      const total = await port.ask({ op: 'begin', session, request }, { signal, grace: this.#grace });
+      for (let index = 0; index < total; index++) {
         /** @type {import('./index.js').Step} */
         const step = await port.ask({ op: 'step', session, preview }, { signal, grace: this.#grace });
         if (step.image) step.image.request = Object.freeze(request);
@@ -182,6 +182,7 @@ const disposed = () => new BitbrushError('disposed', 'this model has been dispos
 /** @param {import('./index.js').ModelInfo} info */
 function freeze(info) {
   Object.freeze(info.labels);
+  Object.freeze(info.samplers);
   Object.freeze(info.metadata);
   return Object.freeze(info);
 }
@@ -215,8 +216,7 @@ export function complete(draw, info) {
   if (!(strength >= Math.fround(0.001) && strength <= 1000))
     refuse(`guidance ${guidance} is not a number from 0.001 to 1000 (1 is none)`);
   if (!(typeof eta === 'number' && eta >= 0 && eta <= 1)) refuse(`eta ${eta} is not between 0 and 1`);
-  if (!['default', 'ddim', 'ddpm'].includes(sampler))
-    refuse(`sampler ${sampler} is not one of default, ddim, ddpm`);
+  if (!info.samplers.includes(sampler)) refuse(`sampler ${sampler} is not one of ${info.samplers.join(', ')}`);
   return { label: label ?? 0, steps, guidance, eta, sampler, seed: seedOf(seed) };
 }
 

@@ -1,5 +1,5 @@
 /** What crosses the border between model.js and worker.js. One request at a time; `cancel` may overtake. */
-import type { ErrorCode, ModelInfo, Step } from './index.js';
+import type { ErrorCode, ModelInfo, SamplerName, Step } from './index.js';
 
 export type Source =
   | { url: string }
@@ -12,7 +12,7 @@ export interface PlainRequest {
   steps: number;
   guidance: number;
   eta: number;
-  sampler: 'default' | 'ddim' | 'ddpm';
+  sampler: SamplerName;
   seed: string;
 }
 

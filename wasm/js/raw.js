@@ -13,7 +13,6 @@ const ERR_SHORT = -33;
 export const DONE = 1,
   AGAIN = 2;
 const align = (/** @type {number} */ at) => Math.ceil(at / 64) * 64;
-const SAMPLERS = { default: 0, ddim: 1, ddpm: 2 };
 
 export class Engine {
   /** @param {WebAssembly.Instance} instance */
@@ -120,9 +119,17 @@ export class Engine {
       bits: f(6) / 1000,
       bytes: f(8),
       kernels: this.string(this.x.bbw_kernels()),
+      samplers: this.samplers(),
       labels: labelsOf(metadata, f(3)),
       metadata,
     };
+  }
+
+  /** Names by bb_sampler. */
+  samplers() {
+    const names = [];
+    for (let at; (at = this.x.bbw_sampler_name(names.length)); ) names.push(this.string(at));
+    return /** @type {import('./index.js').SamplerName[]} */ (names);
   }
 
   /** The file's __metadata__: strings from an untrusted file, so show them as text only. */
@@ -142,12 +149,13 @@ export class Engine {
   }
 
   /**
-   * Starts a drawing.
+   * Starts a drawing. Returns how many evaluations of the model it takes.
    * @param {import('./protocol.js').PlainRequest} r
    */
   begin(r) {
-    const { x } = this;
-    this.check(x.bbw_session_size(0, 0, 1, r.steps, SAMPLERS[r.sampler], r.guidance, r.eta));
+    const { x } = this,
+      sampler = this.samplers().indexOf(r.sampler);
+    this.check(x.bbw_session_size(0, 0, 1, r.steps, sampler, r.guidance, r.eta));
     const size = x.bbw_session_bytes() >>> 0,
       width = x.bbw_info(0),
       height = x.bbw_info(1);
@@ -157,6 +165,7 @@ export class Engine {
     if (x.bbw_info(3) > 0) this.check(x.bbw_condition(0, r.label));
     new DataView(x.memory.buffer).setBigUint64(this.outAt, BigInt(r.seed), true);
     this.check(x.bbw_begin(this.outAt, 0));
+    return /** @type {number} */ (x.bbw_stat(1));
   }
 
   /** @param {boolean} final */

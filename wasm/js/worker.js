@@ -34,10 +34,10 @@ const serve = {
   begin({ session: number, request }) {
     if (session)
       throw new BitbrushError('busy', 'this model is drawing already: finish or abort that drawing first');
-    ready().begin(request);
+    total = ready().begin(request);
     session = number;
     index = 0;
-    total = request.steps;
+    return total;
   },
 
   async step({ id, session: which, preview }) {
