@@ -308,7 +308,29 @@ static void test_names(void)
 
 /* ---- factors ---- */
 
-/* What one number of W becomes: W + scale·B·A, rank 1. */
+/* The file with a text in its metadata; frees the old bytes. */
+static uint8_t *with_metadata(uint8_t *file, size_t *n, const char *key, const char *value)
+{
+    uint64_t header;
+    char text[1024], *end = text + sprintf(text, "{\"__metadata__\":{\"%s\":\"", key);
+    memcpy(&header, file, 8);
+    for (; *value; value++) {
+        if (*value == '"' || *value == '\\') *end++ = '\\';
+        *end++ = *value;
+    }
+    end += sprintf(end, "\"},");
+    size_t more = (size_t)(end - text) - 1; /* the header's own '{' goes */
+    uint8_t *out = malloc(*n + more);
+    memcpy(out + 8, text, more + 1);
+    memcpy(out + 8 + more + 1, file + 9, *n - 9);
+    header += more;
+    memcpy(out, &header, 8);
+    *n += more;
+    free(file);
+    return out;
+}
+
+/* What one number of W becomes: W + scale·B·A, rank 1. A config that begins with '@' goes into the file. */
 static float one_number(const model *m, const char *config, const float *alpha, float scale, bb_status *st,
                         bb_error *err)
 {
@@ -325,6 +347,10 @@ static float one_number(const model *m, const char *config, const float *alpha, 
     uint32_t slot = find_slot(&p->graph, "down_blocks.1.attentions.0.to_q.weight");
     memcpy(weights, p->weights, p->graph.n_weights * sizeof *weights);
     CHECK(bb_safetensors_write(list, alpha ? 3 : 2, &bytes, &file.bytes, err) == BB_OK, "write");
+    if (config && *config == '@') {
+        bytes = with_metadata(bytes, &file.bytes, "lora_adapter_metadata", config + 1);
+        file.config = NULL;
+    }
     file.data = bytes;
     *st = bb_lora_fold(p, weights, &file, &blocks, NULL, err);
     float change = weights[slot].f32[0] - p->weights[slot].f32[0];
@@ -350,6 +376,11 @@ static void test_factors(void)
         {"{\"r\":1,\"lora_alpha\":2,\"alpha_pattern\":{\"^to_q\":4,\"attentions\\\\.0\\\\.to_q\":5}}", NULL, 1, BB_OK,
          5},
         {"{\"unet.r\":1,\"unet.lora_alpha\":7}", NULL, 1, BB_OK, 7},
+        {"@{\"unet.r\":1,\"unet.lora_alpha\":7,\"unet.alpha_pattern\":{\"to_q\":5}}", NULL, 1, BB_OK, 5},
+        {"@{\"text_encoder.r\":4,\"text_encoder.lora_alpha\":8}", NULL, 1, BB_OK, 1},
+        {"@{\"unet.r\":1}", NULL, 1, BB_ERR_CORRUPT, 0},
+        {"@not JSON", NULL, 1, BB_ERR_CORRUPT, 0},
+        {"{}", NULL, 1, BB_ERR_CORRUPT, 0},
         {"{\"r\":4,\"lora_alpha\":16}", NULL, 1, BB_ERR_CORRUPT, 0},
         {"{\"r\":1,\"lora_alpha\":2,\"alpha_pattern\":{\"to_(q|k)\":4}}", NULL, 1, BB_ERR_UNSUPPORTED, 0},
         {"{\"r\":1,\"lora_alpha\":2,\"use_dora\":true}", NULL, 1, BB_ERR_UNSUPPORTED, 0},

@@ -52,11 +52,13 @@ static bool changes_base(const bb_lora_config *c)
     return false;
 }
 
-static bb_status read_fields(bb_lora_config *c, bb_error *err)
+static bb_status read_fields(bb_lora_config *c, bool inner, bb_error *err)
 {
     const bb_json *j = &c->json;
     bool dora = false;
     uint32_t type = member(c, "peft_type");
+    if (inner && member(c, "r") == BB_JSON_NONE && member(c, "lora_alpha") == BB_JSON_NONE)
+        return BB_OK; /* of other parts only */
     if (type != BB_JSON_NONE && !bb_json_is_null(j, type) && !bb_json_equals(j, type, "LORA"))
         return refuse(c, "\"peft_type\" is not LORA", err);
     (void)bb_json_bool(j, member(c, "use_dora"), &dora);
@@ -93,7 +95,7 @@ bb_status bb_lora_config_read(bb_lora_config *c, const bb_lora_file *file, const
     if (!scratch) return bb_out_of_memory(err, "LoRA");
     if (!bb_json_parse(&c->json, text, n, scratch, bb_json_scratch(n)) || !bb_json_is_object(&c->json, 0))
         return bb_fail(err, BB_ERR_CORRUPT, "%s: the LoRA's configuration is not a JSON object", c->file);
-    return read_fields(c, err);
+    return read_fields(c, text != file->config, err);
 }
 
 /* Whether peft's pattern, which is a regular expression, fits the end of a path at a '.', or all of it. Only '.' and

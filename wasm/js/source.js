@@ -33,7 +33,7 @@ export async function sourceOf(from, stop) {
       throw new BitbrushError('network', `${name}: the download broke off; try again`, { cause });
     }
   }
-  throw new BitbrushError('arg', 'load takes an address, a Blob or a Response');
+  throw new BitbrushError('arg', 'a model is given as an address, a Blob or a Response');
 }
 
 /**
