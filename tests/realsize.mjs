@@ -137,7 +137,12 @@ function writeCheckpoint() {
   mkdirSync(checkpoint, { recursive: true });
   for (const [name, json] of Object.entries({ config, scheduler_config: scheduler, model_index: index }))
     writeFileSync(join(checkpoint, `${name}.json`), JSON.stringify(json, null, 2));
-  const list = [...tensors(config)].map(t => ({ name: t[0], shape: t[1], gain: t[2], n: t[1].reduce((a, b) => a * b) }));
+  const list = [...tensors(config)].map(([name, shape, gain]) => ({
+    name,
+    shape,
+    gain,
+    n: shape.reduce((a, b) => a * b),
+  }));
   let at = 0,
     state = 2463534242;
   const header = Object.fromEntries(
@@ -236,12 +241,14 @@ async function byLibrary(page, base, { data }) {
       }
       const { classes, nullLabel, channels } = model.info;
       await model.dispose();
-      return { data: [...image.data], classes, nullLabel, channels, memory, ms: times.sort((a, b) => a - b)[times.length >> 1] };
+      times.sort((a, b) => a - b);
+      return { data: [...image.data], classes, nullLabel, channels, memory, ms: times[times.length >> 1] };
     },
     [base, { seed, steps }],
   );
-  console.log(`library: ${steps} steps in ${seconds(begun)}, ${drawn.ms.toFixed(0)} ms a step, memory ${mega(drawn.memory)}`);
-  check(drawn.classes === 0 && drawn.nullLabel === null, `classes ${drawn.classes}, null ${drawn.nullLabel}`);
+  const each = `${drawn.ms.toFixed(0)} ms a step, memory ${mega(drawn.memory)}`;
+  console.log(`library: ${steps} steps in ${seconds(begun)}, ${each}`);
+  check(drawn.classes === 0 && drawn.nullLabel === null && drawn.channels === 3, `classes ${drawn.classes}, null ${drawn.nullLabel}`);
   check(sha256(Uint8Array.from(drawn.data)) === sha256(Uint8Array.from(data)), 'library: other pixels than natively');
 }
 
