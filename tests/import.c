@@ -368,6 +368,9 @@ static void test_other_files(void)
     link_file(BB_TESTS_DIR "/fixtures/torch/noattn.bin", "diffusion_pytorch_model.bin");
     expect_same("a .bin of PyTorch");
     small_folder();
+    link_file(BB_TESTS_DIR "/fixtures/torch/noattn.bin", "model.pth");
+    expect_same("a .pth of PyTorch");
+    small_folder();
     link_file(SMALL "/" WEIGHTS, "diffusion_pytorch_model.fp16.safetensors");
     expect_same("a variant");
     link_file(SMALL "/config.json", "diffusion_pytorch_model.bin"); /* nonsense, but second choice is not looked at */
@@ -417,6 +420,24 @@ static void expect_index(const char *old, const char *new, bb_status status, con
     expect(status, INDEX, a);
 }
 
+/* All tensors in one shard of PyTorch's. */
+static void test_torch_shard(void)
+{
+    bb_file f;
+    small_folder();
+    put_index(128, NULL, NULL);
+    CHECK(bb_file_open(&f, in_folder(INDEX), NULL) == BB_OK, "index");
+    char *text = calloc(1, f.size + 1);
+    memcpy(text, f.data, f.size);
+    bb_file_close(&f);
+    for (char *at; (at = strstr(text, "a.safetensors"));) memcpy(at, "torch_123.bin", 13);
+    put_text("diffusion_pytorch_model.bin.index.json", text);
+    unlink(in_folder(INDEX));
+    link_file(BB_TESTS_DIR "/fixtures/torch/noattn.bin", "torch_123.bin");
+    expect_same("a shard of PyTorch");
+    free(text);
+}
+
 static void test_shards(void)
 {
     const bb_status bad = BB_ERR_CORRUPT;
@@ -437,6 +458,8 @@ static void test_shards(void)
     expect_index("\"weight_map\": {", "\"weight_map\": {\"conv_in.bias\": \"b.safetensors\", ", bad, "twice");
     expect_index("\"weight_map\"", "\"weight\"", bad, "no weight_map");
     expect_index("\"metadata\"", "metadata", bad, "JSON");
+    small_folder();
+    put_part("a.safetensors", 0, 20, NULL, false);
     put_part("b.safetensors", 19, 128, NULL, false); /* one tensor in both */
     put_index(20, NULL, NULL);
     expect(bad, INDEX, "weight_map says a.safetensors");
@@ -575,6 +598,7 @@ int main(void)
     test_weights();
     test_other_files();
     test_shards();
+    test_torch_shard();
     test_labels();
     test_facts();
     test_graph();

@@ -90,8 +90,8 @@ static bb_status add_file(bb_weights *w, const char *path, bb_error *err)
         return status;
     }
     w->files[w->n_files++] = f;
-    if (ends_with(path, ".bin")) return add_torch(w, &f.file, path, err);
-    return add_safetensors(w, &f.file, path, err);
+    if (ends_with(path, ".safetensors")) return add_safetensors(w, &f.file, path, err);
+    return add_torch(w, &f.file, path, err);
 }
 
 /* ---- shards ---- */
@@ -297,20 +297,22 @@ static bb_status keep_network(bb_weights *w, bb_error *err)
 /* Sets w->path to the first candidate that exists. */
 static bb_status find_file(bb_weights *w, const char *folder, bb_error *err)
 {
-    static const char stem[] = "diffusion_pytorch_model", *const variants[] = {"", ".fp16", ".bf16", ".ema"};
+    static const char *const stems[] = {"diffusion_pytorch_model", "pytorch_model", "model"};
+    static const char *const variants[] = {"", ".fp16", ".bf16", ".ema"};
     static const char *const formats[] = {"%s%s.safetensors", "%s.safetensors.index%s.json",
-                                          "%s%s.safetensors.index.json", "%s%s.bin", "%s.bin.index%s.json"};
-    for (size_t v = 0; v < BB_COUNT(variants); v++) {
-        for (size_t f = 0; f < BB_COUNT(formats); f++) {
-            char name[96], path[PATH_MAX_BYTES];
-            bb_format(name, sizeof name, formats[f], stem, variants[v]);
-            if (!bb_path_join(path, sizeof path, folder, name) || !bb_path_exists(path)) continue;
-            w->path = copy_of(path);
-            return w->path ? BB_OK : out_of_memory(w, err);
-        }
+                                          "%s%s.safetensors.index.json", "%s%s.bin", "%s.bin.index%s.json",
+                                          "%s%s.pth", "%s%s.pt", "%s%s.ckpt"};
+    enum { FORMATS = BB_COUNT(formats), NAMES = BB_COUNT(variants) * BB_COUNT(stems) * FORMATS };
+    for (size_t i = 0; i < NAMES; i++) { /* formats change fastest, variants slowest */
+        char name[96], path[PATH_MAX_BYTES];
+        const char *stem = stems[i / FORMATS % BB_COUNT(stems)];
+        bb_format(name, sizeof name, formats[i % FORMATS], stem, variants[i / FORMATS / BB_COUNT(stems)]);
+        if (!bb_path_join(path, sizeof path, folder, name) || !bb_path_exists(path)) continue;
+        w->path = copy_of(path);
+        return w->path ? BB_OK : out_of_memory(w, err);
     }
-    return bb_fail(err, BB_ERR_ARGUMENT, "%s: no weights here; looked for %s.safetensors, .safetensors.index.json and "
-                   ".bin, and these with .fp16, .bf16 or .ema", folder, stem);
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: no weights here; looked for %s.safetensors, .safetensors.index.json, .bin, "
+                   ".pth, .pt and .ckpt, also with .fp16, .bf16 or .ema", folder, stems[0]);
 }
 
 static bb_status open_files(bb_weights *w, const char *folder, bb_error *err)

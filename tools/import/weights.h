@@ -1,7 +1,8 @@
 /* The weights of one component, in whichever of these files they are found first:
  *     STEM.safetensors, STEM.safetensors.index.json with its shards, STEM.bin, STEM.bin.index.json with its shards,
- * with STEM diffusion_pytorch_model, then the same with the variants .fp16, .bf16 and .ema of it. A .bin is a file of
- * torch.save (torch_file.h).
+ *     STEM.pth, STEM.pt, STEM.ckpt
+ * with STEM diffusion_pytorch_model, pytorch_model or model, then with the variants .fp16, .bf16 and .ema of these. All
+ * but safetensors are files of torch.save (torch_file.h).
  *
  * Names: where training put a network inside something else ("module.conv_in.weight", "ema.conv_in.weight"), the tensors
  * under the prefix of conv_in.weight are the network's and the others are left out; an "ema" prefix goes first. */
