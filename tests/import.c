@@ -305,8 +305,8 @@ static void small_folder(void)
     link_file(SMALL "/config.json", "config.json");
 }
 
-/* Tensors first to last−1 of the small case as a file of their own, named by `rename`; with a copy of the first if asked
- * for. */
+/* Tensors first to last−1 of the small case as a file of their own, named by `rename`; with a copy of the first if
+ * asked for. */
 static void put_part(const char *name, size_t first, size_t last, void (*rename)(char *), bool twice)
 {
     bb_st_file f;

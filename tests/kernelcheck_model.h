@@ -222,8 +222,8 @@ static inline void model_attention(kc *k, const bb_kernels *s)
  * gelu, on |x| ≤ 4: Φ or 1 − Φ is a product of t (z, z/2 + 1 and the division: 4u), P (4.5e-8 < u of the fit; its nine
  * terms sum to less than 5 times the result: 20u with t's error, as the coefficients' rounding), e^−z² (5u, and z² off
  * by 3u of itself, so the whole by 3·8·u = 24u) and two products: 56u; then one subtraction and one product.
- * mish: e 4u, e + 2 and n: 6u; n + 2 and the quotient: at most 6u + 2u more; the product: 15u. Below −87.4 e is 0, and the
- * truth less than 1e-36. */
+ * mish: e 4u, e + 2 and n: 6u; n + 2 and the quotient: at most 6u + 2u more; the product: 15u. Below −87.4 e is 0,
+ * and the truth less than 1e-36. */
 static inline void model_elementwise(kc *k, const bb_kernels *s)
 {
     enum { PIXELS = 3, C = 7, N = PIXELS * C };

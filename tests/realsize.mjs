@@ -248,7 +248,8 @@ async function byLibrary(page, base, { data }) {
   );
   const each = `${drawn.ms.toFixed(0)} ms a step, memory ${mega(drawn.memory)}`;
   console.log(`library: ${steps} steps in ${seconds(begun)}, ${each}`);
-  check(drawn.classes === 0 && drawn.nullLabel === null && drawn.channels === 3, `classes ${drawn.classes}, null ${drawn.nullLabel}`);
+  const { classes, nullLabel, channels } = drawn;
+  check(classes === 0 && nullLabel === null && channels === 3, `${classes} classes, ${nullLabel}, ${channels} channels`);
   check(sha256(Uint8Array.from(drawn.data)) === sha256(Uint8Array.from(data)), 'library: other pixels than natively');
 }
 

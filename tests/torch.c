@@ -184,7 +184,10 @@ static void test_pickle(void)
 
 /* ---- archives made here ---- */
 
-typedef struct maker { uint8_t bytes[4096]; size_t n, directory; uint8_t central[2048]; size_t central_n, entries; } maker;
+typedef struct maker {
+    uint8_t bytes[4096], central[2048];
+    size_t n, central_n, directory, entries;
+} maker;
 
 static void put(uint8_t *at, size_t *n, uint64_t v, size_t bytes)
 {
@@ -299,7 +302,8 @@ static void test_made_pickles(void)
                          "\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x85"), bad, "larger than its storage");
     EXPECT_PICKLE(TENSOR("K\4", "J\xff\xff\xff\xff", "K\4\x85", "K\1\x85"), bad, "is not (storage");
     EXPECT_PICKLE(TENSOR("K\4", "K\0", "J\xff\xff\xff\xff\x85", "K\1\x85"), bad, "no number");
-    EXPECT_PICKLE(TENSOR("K\4", "K\0", "(K\1K\1K\1K\1K\1K\1K\1K\1K\1t", "(K\1K\1K\1K\1K\1K\1K\1K\1K\1t"), bad, "tensor");
+#define NINE "(K\1K\1K\1K\1K\1K\1K\1K\1K\1t"
+    EXPECT_PICKLE(TENSOR("K\4", "K\0", NINE, NINE), bad, "is not (storage");
     EXPECT_PICKLE(TENSOR("J\xff\xff\xff\xff", "K\0", "K\4\x85", "K\1\x85"), bad, "no storage");
     /* a dictionary that holds itself under two names; one that is its own key; nothing to find in them */
     EXPECT_PICKLE("}q\0(U\1ah\0U\1bh\0u.", no, "state_dict");
@@ -323,7 +327,7 @@ static void test_made_pickles(void)
     EXPECT_PICKLE("c\x1b[31m\n\n.", no, "names ?[31m.");
 }
 
-/* Puts v in `bytes` bytes at `at` of a small sound archive; at counts from the end record, the directory or the begin. */
+/* Puts v in `bytes` bytes of a small sound archive, at `at` from its end record, directory or begin. */
 static void expect_patch(char from, size_t at, uint64_t v, size_t bytes, bb_status status, const char *what)
 {
     static const char pickle[] = TENSOR("K\4", "K\0", "K\4\x85", "K\1\x85");

@@ -107,8 +107,8 @@ static bb_status find_files(bb_checkpoint *ck, char component[BB_PATH_MAX], cons
     BB_TRY(join_if_there(ck->labels_path, path, "labels.json", err));
     BB_TRY(join_if_there(ck->scheduler_path, scheduler, "scheduler_config.json", err));
     if (bb_path_exists(ck->config_path)) return BB_OK;
-    return bb_fail(err, BB_ERR_ARGUMENT, "%s: neither model_index.json nor config.json here; not a diffusers checkpoint",
-                   component);
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: neither model_index.json nor config.json here; "
+                   "not a diffusers checkpoint", component);
 }
 
 bb_status bb_checkpoint_open(bb_checkpoint *ck, const char *path, bb_error *err)

@@ -23,8 +23,8 @@ typedef struct bb_checkpoint {
 bb_status bb_checkpoint_open(bb_checkpoint *ck, const char *path, bb_error *err);
 void bb_checkpoint_close(bb_checkpoint *ck);
 
-/* The tensor `name`, under an old name of its module too (query for to_q, mid for mid_block, …), if it is a float tensor
- * of that shape; marks it used. Errors name file, tensor, found and expected shape. */
+/* The tensor `name`, under an old name of its module too (query for to_q, mid for mid_block, …), if it is a float
+ * tensor of that shape; marks it used. Errors name file, tensor, found and expected shape. */
 bb_status bb_checkpoint_tensor(bb_checkpoint *ck, const char *name, const uint32_t *shape, uint32_t rank,
                                const bb_tensor **out, bb_error *err);
 

@@ -360,7 +360,8 @@ static const char *instruction_name(uint8_t code)
 {
     static const struct { uint8_t code; const char *name; } names[] = {
         {'2', "DUP"}, {'F', "FLOAT"}, {'I', "INT"}, {'L', "LONG"}, {'P', "PERSID"}, {'S', "STRING"}, {'V', "UNICODE"},
-        {'d', "DICT"}, {'g', "GET"}, {'p', "PUT"}, {'i', "INST"}, {'l', "LIST"}, {'o', "OBJ"}, {0x81, "NEWOBJ"}, {0x82, "EXT1"},
+        {'d', "DICT"}, {'g', "GET"}, {'p', "PUT"}, {'i', "INST"}, {'l', "LIST"}, {'o', "OBJ"},
+        {0x81, "NEWOBJ"}, {0x82, "EXT1"},
         {0x83, "EXT2"}, {0x84, "EXT4"}, {0x8f, "EMPTY_SET"}, {0x90, "ADDITEMS"}, {0x91, "FROZENSET"},
         {0x92, "NEWOBJ_EX"}, {0x96, "BYTEARRAY8"}, {0x97, "NEXT_BUFFER"}, {0x98, "READONLY_BUFFER"},
     };
@@ -372,8 +373,8 @@ static const char *instruction_name(uint8_t code)
 
 static bb_status refuse(const machine *m, uint8_t code)
 {
-    return bb_fail(m->err, BB_ERR_UNSUPPORTED, "%s: data.pkl has the instruction %s (%u) at byte %z, which plain tensors "
-                   "do not need; it is not run" REMEDY, m->file, instruction_name(code), code, m->at - 1);
+    return bb_fail(m->err, BB_ERR_UNSUPPORTED, "%s: data.pkl has the instruction %s (%u) at byte %z, which plain "
+                   "tensors do not need; it is not run" REMEDY, m->file, instruction_name(code), code, m->at - 1);
 }
 
 static bb_status do_number(machine *m, uint8_t code)
@@ -439,12 +440,12 @@ static bb_status step(machine *m, uint8_t code)
     case 'N': case ']': return push_kind(m, BB_PICKLE_OTHER);                     /* NONE, EMPTY_LIST */
     case 0x88: case 0x89: return push_int(m, code == 0x88);                       /* NEWTRUE, NEWFALSE */
     case 'K': case 'M': case 'J': case 0x8a: case 0x8b: case 'G': return do_number(m, code);
-    case 0x8c: case 'U': case 'C': return take_text(m, 1);                        /* SHORT_BINUNICODE, …STRING, …BYTES */
+    case 0x8c: case 'U': case 'C': return take_text(m, 1);                        /* SHORT_BINUNICODE, STRING, BYTES */
     case 'X': case 'T': case 'B': return take_text(m, 4);                         /* BINUNICODE, BINSTRING, BINBYTES */
     case 0x8d: case 0x8e: return take_text(m, 8);                                 /* BINUNICODE8, BINBYTES8 */
     case ')': return do_tuple(m, 0);                                              /* EMPTY_TUPLE */
     case 0x85: case 0x86: case 0x87: return do_tuple(m, code - 0x84u);            /* TUPLE1 … TUPLE3 */
-    case 't': case 'u': case 'e': case '1': return with_mark(m, code);            /* TUPLE, SETITEMS, APPENDS, POP_MARK */
+    case 't': case 'u': case 'e': case '1': return with_mark(m, code);            /* TUPLE, SETITEMS, APPENDS, … */
     case '}': return push_dict(m);                                                /* EMPTY_DICT */
     case 's': return set_items(m, depth < 2 ? 0 : depth - 2);                     /* SETITEM */
     case 'a': return do_append(m, depth < 1 ? 0 : depth - 1);                     /* APPEND */
@@ -486,7 +487,8 @@ bb_status bb_pickle_read(bb_pickle *p, const uint8_t *data, size_t n, const char
 
 void bb_pickle_free(bb_pickle *p)
 {
-    bb_pickle_list *all[] = {&p->nodes, &p->pairs, &p->storages, &p->tensors, &p->items, &p->stack, &p->marks, &p->memo};
+    bb_pickle_list *all[] = {&p->nodes, &p->pairs, &p->storages, &p->tensors,
+                             &p->items, &p->stack, &p->marks,    &p->memo};
     for (size_t i = 0; i < BB_COUNT(all); i++) free(all[i]->at);
     *p = (bb_pickle){0};
 }

@@ -31,8 +31,8 @@ typedef struct bb_pickle_tensor {
 
 typedef struct bb_pickle_node {
     uint32_t kind;     /* bb_pickle_kind */
-    uint32_t first, n; /* TUPLE: in items. DICT: first pair (BB_PICKLE_NO_PAIR: empty); n its newest. STORAGE, TENSOR: in
-                          storages, tensors; GLOBAL: which one */
+    uint32_t first, n; /* TUPLE: in items. DICT: first pair (BB_PICKLE_NO_PAIR: empty); n its newest. STORAGE, TENSOR:
+                          in storages, tensors; GLOBAL: which one */
     union { int64_t number; bb_pickle_text text; };
 } bb_pickle_node;
 

@@ -54,8 +54,8 @@ static bb_status check_records(const reader *r)
                        "state_dict with safetensors", r->file);
     }
     if (order && (order->size != 6 || memcmp(order->data, "little", 6) != 0)) {
-        return bb_fail(r->err, BB_ERR_UNSUPPORTED, "%s: not in little-endian byte order; save it again with safetensors",
-                       r->file);
+        return bb_fail(r->err, BB_ERR_UNSUPPORTED, "%s: not in little-endian byte order; save it again with "
+                       "safetensors", r->file);
     }
     return BB_OK;
 }
@@ -70,7 +70,8 @@ static bb_status storage_data(const reader *r, const bb_pickle_storage *s, const
     memcpy(name + 5, s->key.at, s->key.n);
     const bb_zip_entry *e = find(r, name);
     if (!e || e->size / bb_tensor_dtype_bytes(s->dtype) < s->numel) {
-        return bb_fail(r->err, BB_ERR_CORRUPT, "%s: record %s is missing or too short; the file is damaged", r->file, name);
+        return bb_fail(r->err, BB_ERR_CORRUPT, "%s: record %s is missing or too short; the file is damaged", r->file,
+                       name);
     }
     bool *verified = &r->verified[e - r->zip.entries];
     if (!*verified) BB_TRY(bb_zip_verify(&r->zip, e, r->err));
@@ -160,8 +161,8 @@ bb_status bb_torch_parse(bb_torch_file *t, const uint8_t *data, size_t n, const 
 {
     *t = (bb_torch_file){0};
     if (is_legacy(data, n)) {
-        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: in the format of PyTorch before 1.6; load it there and save it again, "
-                       "best with safetensors.torch.save_file", file);
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: in the format of PyTorch before 1.6; load it there and save it "
+                       "again, best with safetensors.torch.save_file", file);
     }
     if (!bb_zip_looks_like(data, n)) {
         return bb_fail(err, BB_ERR_CORRUPT, "%s: not a file of torch.save (no zip archive), or damaged", file);

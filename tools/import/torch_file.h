@@ -1,5 +1,5 @@
 /* Files of torch.save since PyTorch 1.6: a zip archive with a pickle of the structure (data.pkl) and one record per
- * storage (data/KEY). Older files are refused, so is everything that is more than tensors, dictionaries and plain values.
+ * storage (data/KEY). Older files are refused, so is everything but tensors, dictionaries and plain values.
  * Nested dictionaries become names joined by dots: {"ema": {"conv_in.weight": …}} gives "ema.conv_in.weight". */
 #ifndef BB_TOOLS_IMPORT_TORCH_FILE_H
 #define BB_TOOLS_IMPORT_TORCH_FILE_H

@@ -1,6 +1,7 @@
 /* UNet2DModel of diffusers (0.27): the U-Net of "Denoising Diffusion Probabilistic Models" (Ho et al., 2020) with the
- * scale-shift time embedding of "Improved DDPM" (Nichol, Dhariwal, 2021) and the resampling inside resnets of "Diffusion
- * Models Beat GANs on Image Synthesis" (Dhariwal, Nichol, 2021) as choices. `act` below is silu unless act_fn says other.
+ * scale-shift time embedding of "Improved DDPM" (Nichol, Dhariwal, 2021) and the resampling inside resnets of
+ * "Diffusion Models Beat GANs on Image Synthesis" (Dhariwal, Nichol, 2021) as choices. `act` below is silu, or what
+ * act_fn says.
  *
  *     e = linear(silu(linear(sin/cos of t))) (+ class row, or the same of the class number)
  *     x = conv_in(sample)

@@ -154,8 +154,8 @@ static bb_status read_entries(const bb_weights *w, index *x, const bb_json *j, u
             return bb_fail(err, BB_ERR_CORRUPT, "%s: weight_map must name a file for every tensor", w->path);
         }
         if (!shard_name_ok(e->shard, suffix)) {
-            return bb_fail(err, BB_ERR_CORRUPT, "%s: weight_map names %s: must be a %s file of the same folder", w->path,
-                           e->shard, suffix);
+            return bb_fail(err, BB_ERR_CORRUPT, "%s: weight_map names %s: must be a %s file of the same folder",
+                           w->path, e->shard, suffix);
         }
     }
     return BB_OK;
@@ -311,8 +311,8 @@ static bb_status find_file(bb_weights *w, const char *folder, bb_error *err)
         w->path = copy_of(path);
         return w->path ? BB_OK : out_of_memory(w, err);
     }
-    return bb_fail(err, BB_ERR_ARGUMENT, "%s: no weights here; looked for %s.safetensors, .safetensors.index.json, .bin, "
-                   ".pth, .pt and .ckpt, also with .fp16, .bf16 or .ema", folder, stems[0]);
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: no weights here; looked for %s.safetensors, .safetensors.index.json, "
+                   ".bin, .pth, .pt and .ckpt, also with .fp16, .bf16 or .ema", folder, stems[0]);
 }
 
 static bb_status open_files(bb_weights *w, const char *folder, bb_error *err)

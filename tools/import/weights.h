@@ -4,8 +4,8 @@
  * with STEM diffusion_pytorch_model, pytorch_model or model, then with the variants .fp16, .bf16 and .ema of these. All
  * but safetensors are files of torch.save (torch_file.h).
  *
- * Names: where training put a network inside something else ("module.conv_in.weight", "ema.conv_in.weight"), the tensors
- * under the prefix of conv_in.weight are the network's and the others are left out; an "ema" prefix goes first. */
+ * Names: where training put a network inside something else ("module.conv_in.weight", "ema.conv_in.weight"), the
+ * tensors under the prefix of conv_in.weight are the network's and the others are left out; an "ema" prefix goes first. */
 #ifndef BB_TOOLS_IMPORT_WEIGHTS_H
 #define BB_TOOLS_IMPORT_WEIGHTS_H
 
