@@ -389,6 +389,37 @@ static void test_other_files(void)
     expect(BB_ERR_UNSUPPORTED, "conv_out.op.weight", "no place"); /* conv_in's numbers: no copy of conv_out's */
 }
 
+/* ---- schedulers of early releases ---- */
+
+static void expect_scheduler(const char *json, bb_status status, const char *a)
+{
+    bb_error err;
+    put_text("scheduler_config.json", json);
+    bb_status st = import(folder, BB_F32, NULL, NULL, &err);
+    if (status == BB_OK) CHECK(st == BB_OK, "%s: %s", json, err.text);
+    else expect_error(&err, st, status, "scheduler_config.json", a);
+}
+
+static void test_old_schedulers(void)
+{
+    const char *betas = "\"beta_start\": 0.0001, \"beta_end\": 0.02, \"beta_schedule\": \"linear\", "
+                        "\"trained_betas\": null, \"timestep_values\": null, \"clip_sample\": true";
+    char json[512];
+    small_folder();
+    link_file(SMALL "/" WEIGHTS, WEIGHTS);
+    snprintf(json, sizeof json, "{\"_class_name\": \"DDPMScheduler\", \"_diffusers_version\": \"0.0.4\", %s, "
+             "\"timesteps\": 1000, \"tensor_format\": \"np\", \"variance_type\": \"fixed_small\"}", betas);
+    expect_scheduler(json, BB_OK, "");
+    expect_same("a scheduler of diffusers 0.0.4"); /* the defaults */
+    snprintf(json, sizeof json, "{\"_class_name\": \"DDIMScheduler\", %s, \"tensor_format\": \"pt\"}", betas);
+    expect_scheduler(json, BB_OK, "");
+    snprintf(json, sizeof json, "{\"_class_name\": \"PNDMScheduler\", %s, \"timesteps\": 500}", betas);
+    expect_scheduler(json, BB_OK, "");
+    expect_scheduler("{\"_class_name\": \"DDPMScheduler\", \"timesteps\": \"many\"}", BB_ERR_UNSUPPORTED,
+                     "num_train_timesteps");
+    expect_scheduler("{\"_class_name\": \"ScoreSdeVeScheduler\"}", BB_ERR_UNSUPPORTED, "ScoreSdeVeScheduler");
+}
+
 /* ---- shards ---- */
 
 #define INDEX "diffusion_pytorch_model.safetensors.index.json"
@@ -597,6 +628,7 @@ int main(void)
     test_config();
     test_weights();
     test_other_files();
+    test_old_schedulers();
     test_shards();
     test_torch_shard();
     test_labels();

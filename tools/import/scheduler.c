@@ -305,8 +305,10 @@ static uint32_t read_family(bb_config *c)
 bb_status bb_scheduler_read(bb_schedule *out, const bb_json *j, uint32_t tok, const char *file, bb_error *err)
 {
     static const bb_json nothing;
+    static const char *const old_fields[][2] = {{"num_train_timesteps", "timesteps"}, {NULL, NULL}}; /* before 0.1 */
     *out = (bb_schedule){0};
     bb_config c = bb_config_init(tok == BB_JSON_NONE ? &nothing : j, tok, file, "the scheduler", err);
+    c.aliases = old_fields;
     beta_config b;
     out->solver.family = read_family(&c);
     read_fields(&c, out, &b);
