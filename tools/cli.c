@@ -1,10 +1,10 @@
 #include "cli.h"
 
 #include "io.h"
+#include "platform.h"
 
 #include <errno.h>
 #include <math.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -246,10 +246,4 @@ static void on_signal(int number)
     _exit(128 + number);
 }
 
-void bb_cli_catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGHUP, &action, NULL);
-}
+void bb_cli_catch_signals(void) { bb_catch_signals(on_signal); }

@@ -2,12 +2,12 @@
 
 #include "base/json.h"
 #include "import/import.h"
+#include "platform.h"
 #include "make.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char *const cpu_words[] = {"auto", "scalar", "avx2", "avx512"};
 
@@ -92,8 +92,7 @@ bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt,
     BB_TRY(choose_kernels(h, opt->cpu, err));
     h->folded.memory = bb_tools_memory;
     if (opt->lora.n) BB_TRY(bb_lora_fold_list(h->model, &opt->lora, &h->folded, err));
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    h->par = bb_par_start(opt->threads ? opt->threads : cores > 1 ? (uint32_t)cores : 1);
+    h->par = bb_par_start(opt->threads ? opt->threads : bb_core_count());
     return BB_OK;
 }
 

@@ -1,19 +1,19 @@
-/* Whole files in and out, POSIX. Reading maps; writing goes through a temporary that is renamed at the end. */
+/* Whole files in and out. Reading maps; writing goes through a temporary that is renamed at the end. */
 #include "io.h"
+
+#include "platform.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 /* The temporary being written. The flag is set only while the name is complete, so that a signal handler may
  * remove it at any time. */
 static char temporary[4096 + 32];
-static volatile sig_atomic_t temporary_live;
+static _Atomic int temporary_live;
 
 bb_status bb_file_open(bb_file *f, const char *path, bb_error *err)
 {
@@ -26,9 +26,11 @@ bb_status bb_file_open(bb_file *f, const char *path, bb_error *err)
         status = bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot read: %s", path, strerror(errno));
     } else if (!S_ISREG(st.st_mode)) {
         status = bb_fail(err, BB_ERR_ARGUMENT, "%s: not a regular file", path);
-    } else if (st.st_size > 0) { /* an empty file cannot be mapped and needs no map */
-        void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED) {
+    } else if (st.st_size < 0 || (uint64_t)st.st_size > SIZE_MAX / 2) {
+        status = bb_fail(err, BB_ERR_SPACE, "%s: too large for this build's address space", path);
+    } else if (st.st_size) { /* an empty file cannot be mapped and needs no map */
+        void *map = bb_map_file(fd, (size_t)st.st_size);
+        if (!map) {
             status = bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot read: %s", path, strerror(errno));
         } else {
             *f = (bb_file){.data = map, .size = (size_t)st.st_size, .map = map};
@@ -40,7 +42,7 @@ bb_status bb_file_open(bb_file *f, const char *path, bb_error *err)
 
 void bb_file_close(bb_file *f)
 {
-    if (f->map) munmap(f->map, f->size);
+    if (f->map) bb_unmap_file(f->map, f->size);
     *f = (bb_file){0};
 }
 
@@ -80,7 +82,7 @@ static bool write_all(int fd, const uint8_t *p, size_t n)
 /* keep: rename the temporary over path; otherwise remove it again. */
 static bb_status write_regular(const char *path, const void *data, size_t n, bool keep, bb_error *err)
 {
-    int length = snprintf(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid());
+    int length = snprintf(temporary, sizeof temporary, "%s.tmp.%llu", path, (unsigned long long)bb_run_id());
     if (length < 0 || (size_t)length >= sizeof temporary) {
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: the path is too long", path);
     }

@@ -1,7 +1,7 @@
 /* See checkpoint.h. */
-#define _XOPEN_SOURCE 700 /* realpath */
-
 #include "import/checkpoint.h"
+
+#include "platform.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@ static bb_status join_if_there(char *out, const char *dir, const char *name, bb_
 /* The last component of the folder's path, for the metadata: never more, paths are nobody's business. */
 static void set_source(bb_checkpoint *ck, const char *path)
 {
-    char *real = realpath(path, NULL);
+    char *real = bb_full_path(path);
     const char *full = real ? real : path, *slash = strrchr(full, '/');
     bb_format(ck->source, sizeof ck->source, "%s", slash && slash[1] ? slash + 1 : full);
     free(real);
