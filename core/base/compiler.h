@@ -1,18 +1,22 @@
 /* What the compilers and targets differ in, and nothing else: the only conditional code in core.
  *
- * core is freestanding C11: of the standard headers it uses stddef, stdint, stdbool and stdarg only
+ * core is freestanding C11: of the standard headers it uses float, stddef, stdint, stdbool and stdarg only
  * (par_pthread.c, which wasm does not link, and the wrappers of jsmn and stb apart).
  * memcpy, memset and memmove are declared here because compilers emit calls to them anyway;
  * native builds take libc's, the wasm module brings its own (wasm/libc.c). */
 #ifndef BB_BASE_COMPILER_H
 #define BB_BASE_COMPILER_H
 
+#include <float.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "bitbrush borrows little-endian model files in place; big-endian targets are not supported"
+#endif
+#if FLT_EVAL_METHOD != 0
+#error "bitbrush needs float sums rounded to float, or results differ: on 32-bit x86 add -msse2 -mfpmath=sse"
 #endif
 
 void *memcpy(void *restrict dst, const void *restrict src, size_t n);
