@@ -12,12 +12,25 @@ const { load } = await library();
 const { pictures } = JSON.parse(readFileSync(goldenPath, 'utf8'));
 const ways = [[], ['--cpu=scalar'], ['--cpu=avx2'], ['--cpu=avx512'], ['--threads=1'], ['--threads=2']];
 const opened = new Map(); // wasm models by path
+async function wasmModel(path) {
+  if (!opened.has(path)) opened.set(path, await load(await blobOf(path)));
+  return opened.get(path);
+}
 after(() => Promise.all([...opened.values()].map(model => model.dispose())));
 
 test('pictures are listed and differ', () => {
-  assert.ok(pictures.length >= 14);
+  assert.ok(pictures.length >= 28);
   assert.equal(new Set(pictures.map(p => p.rgba_fnv1a64)).size, pictures.length);
   assert.equal(fnv1a64(Buffer.from('foobar')), '85944171f73967e8', 'the published test vector');
+});
+
+test('every sampler that the module has draws one, and the types name the same', async () => {
+  const { info } = await wasmModel(models.find(m => m.name === 'tiny').path);
+  const drawn = new Set(pictures.map(p => p.request.sampler ?? 'default'));
+  assert.deepEqual([...info.samplers].sort(), [...drawn, 'ddim'].sort());
+  const types = readFileSync(new URL('../../wasm/js/index.d.ts', import.meta.url), 'utf8');
+  const union = /type SamplerName =([^;]*);/.exec(types)[1];
+  assert.deepEqual([...union.matchAll(/'([^']+)'/g)].map(m => m[1]), [...info.samplers]);
 });
 
 for (const { model: name, request, rgba_fnv1a64: hash } of pictures) {
@@ -35,8 +48,7 @@ for (const { model: name, request, rgba_fnv1a64: hash } of pictures) {
       if (options[0] === '--cpu=scalar') assert.equal(drawn.kernels, 'scalar');
       png = drawn.png;
     }
-    if (!opened.has(path)) opened.set(path, await load(await blobOf(path)));
-    const model = opened.get(path),
+    const model = await wasmModel(path),
       mine = await model.draw(request);
     assert.equal(model.info.kernels, 'wasm_simd128');
     assert.equal(fnv1a64(mine.data), hash, 'wasm in Node');
