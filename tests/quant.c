@@ -188,7 +188,7 @@ static void check_bounds(const bb_row_grid *g, const char *what, uint32_t trial)
           "%s, row %u: levels %d to %d, step %g", what, trial, low, high, (double)g->delta);
 }
 
-/* Refit and ladder: inside the integer bounds, codes of the nearest level, and never worse than what they start from. */
+/* Refit and ladder: inside the integer bounds, codes of the nearest level, never worse than what they start from. */
 static void check_rows(void)
 {
     enum { N = 1152, ROUNDS = 25 };
@@ -219,8 +219,8 @@ static void check_rows(void)
                   bits, error[0], error[1], error[2]);
             /* The oracle has a free offset and float levels. Rounding levels to integers of span 126 … 63 moves each
              * by at most 1/2 of at most 1/63 of the span: for 2^b levels (2^b − 1)/126 of a step, squared and against a
-             * step's mean square 1/12: 12·((2^b − 1)/126)²/3 = 0.2 % at 3 bits, 5.7 % at 4. Local optima: 2 % more; of heavy tails, where a
-             * few values decide, 8 %. */
+             * step's mean square 1/12: 12·((2^b − 1)/126)²/3 = 0.2 % at 3 bits, 5.7 % at 4. Local optima: 2 % more; of
+             * heavy tails, where a few values decide, 8 %. */
             double uniform = best_uniform(w, N, bits);
             double slack = (heavy ? 1.08 : 1.02) + 4 * pow(((1 << bits) - 1) / 126.0, 2);
             CHECK(bits > 4 || error[2] <= uniform * slack, "row %u, %u bits: ladder %g, best uniform %g", trial, bits,

@@ -53,6 +53,7 @@ void bbm_option(uint32_t field, double value)
     if (field == 2) options.budget = (uint64_t)value;
     else if (field == 9) options.smoothing = (float)value;
     else if (field == 12) options.guidance = (float)value;
+    else if (field == 13) options.compensation = (float)value;
     else if (field < BB_COUNT(words)) *words[field] = (uint32_t)value;
 }
 

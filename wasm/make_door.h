@@ -10,7 +10,7 @@
 /* Ends what was being made, sets the options to their defaults and the maker's memory to begin at this address. */
 void bbm_start(size_t heap);
 /* Fields of bb_make_options in its order: 0 wbits, 1 abits, 2 budget, 3 layers, 4 range, 5 ladder, 6 mixed, 7 tables,
- * 8 refit, 9 smoothing, 10 images, 11 steps, 12 guidance; the seed in two halves. */
+ * 8 refit, 9 smoothing, 10 images, 11 steps, 12 guidance, and 13 compensation; the seed in two halves. */
 void bbm_option(uint32_t field, double value);
 void bbm_seed(uint32_t low, uint32_t high);
 int32_t bbm_begin(const char *command); /* borrowed, may be 0; begins with the model of bbw_model */

@@ -9,7 +9,8 @@
  *     bb_make_end(make);                     // at any time, also to abort
  *
  * Work is cut into slices, so a caller can show progress, and abort by not calling again. Everything is a function of
- * the model and the options: threads, kernels and the machine change nothing. One bb_make is for one thread at a time. */
+ * the model and the options: threads, kernels and the machine change nothing. One bb_make is for one thread at a time.
+ */
 #ifndef BITBRUSH_MAKE_H
 #define BITBRUSH_MAKE_H
 
@@ -27,11 +28,12 @@ typedef struct bb_make_memory {
     void (*give)(void *user, void *block, size_t bytes);  /* the block taken last */
 } bb_make_memory;
 
-/* Which layers get the asked bits; all others get 8-bit weights and activations, or stay float (PAPER). */
+/* Which layers get the asked bits. */
 typedef enum bb_make_layers {
-    BB_LAYERS_DEFAULT, /* 8/8: first and last convolution, time embedding, 1×1 shortcuts */
-    BB_LAYERS_ALL_LOW, /* 8/8: first and last convolution, time embedding */
-    BB_LAYERS_PAPER,   /* as ALL_LOW, but shortcuts and down- and upsampling convolutions stay float */
+    BB_LAYERS_DEFAULT, /* all but: float first and last layer; 8-bit weights and activations in time embedding and
+                          1×1 shortcuts */
+    BB_LAYERS_ALL_LOW, /* all but: 8/8 first and last layer, time embedding */
+    BB_LAYERS_PAPER,   /* as ALL_LOW, but shortcuts and down- and upsampling convolutions stay float (MPQ-DM's code) */
 } bb_make_layers;
 
 typedef enum bb_make_range { /* how the range of codes is chosen, for weights and activations */
@@ -61,8 +63,10 @@ typedef struct bb_make_options { /* fill with bb_make_defaults, then change */
     uint32_t wbits, abits;   /* weights 1..8, activations 4..8 */
     uint64_t budget;         /* bytes of the file at most: bits are chosen per layer, wbits is ignored; 0 = none */
     uint32_t layers, range, ladder, mixed, tables; /* enums above */
-    uint32_t refit;          /* rounds of least squares on a weight row's offset and step after the range; 0 = none */
+    uint32_t refit;          /* rounds of least squares on an output's levels after the range, at most; 0 = none */
     float smoothing;         /* exponent: activations / s, weights · s, s = max|x|^a / max|w|^(1−a); 0 = none */
+    float compensation;      /* rounding by output error on sampled inputs: share of their covariance's diagonal added
+                                to it; 0 = to the nearest level */
     uint32_t images, steps;  /* pictures drawn for calibration, DDIM steps of each (≤ 64; 0 = 20 or all there are) */
     float guidance;          /* 0 = 2 with a null class, else 1 */
     uint64_t seed;           /* of picture 0; the others follow */

@@ -180,8 +180,11 @@ static bool add_samples(bb_make *m)
 static bool add_smoothing(bb_make *m)
 {
     const bb_graph *g = &m->model.pack.graph;
-    for (uint32_t i = 0; i < g->n_weights; i++)
-        if (m->jobs[i].op != BB_NONE) m->jobs[i].site = (uint32_t)(bb_calibration_site(&m->cal, g->ops[m->jobs[i].op].in[0]) - m->cal.sites);
+    for (uint32_t i = 0; i < g->n_weights; i++) {
+        if (m->jobs[i].op == BB_NONE) continue;
+        const bb_site *site = bb_calibration_site(&m->cal, g->ops[m->jobs[i].op].in[0]);
+        m->jobs[i].site = (uint32_t)(site - m->cal.sites);
+    }
     for (uint32_t i = 0; m->opt.smoothing > 0 && i < m->cal.n_sites; i++) {
         bb_site *site = &m->cal.sites[i];
         bool all_low = site->value >= g->n_inputs;

@@ -7,7 +7,7 @@ static void add_meta(bb_make *m, const char *key, const char *value)
     if (value) m->meta[m->n_meta++] = (bb_meta_out){key, value};
 }
 
-static bb_status add_metadata(bb_make *m, bb_error *err)
+bb_status bb_file_metadata(bb_make *m, bb_error *err)
 {
     static const char *const kept[] = {"architecture", "labels", "licence", "source", "source_sha256"};
     const bb_make_options *o = &m->opt;
@@ -18,11 +18,15 @@ static bb_status add_metadata(bb_make *m, bb_error *err)
         if (bb_pack_metadata(&m->model.pack, kept[i], text, size)) add_meta(m, kept[i], text);
     }
     add_meta(m, "lora", m->lora);
+    static const char *const layers[] = {"first and last layer float, time embedding and 1x1 shortcuts 8/8",
+                                         "first and last layer and time embedding 8/8",
+                                         "first and last layer and time embedding 8/8, shortcuts and resamplers float"};
     enum { LINE = 160 };
     char *text = bb_blocks_take(&m->blocks, 3, LINE);
     if (!text) return bb_out_of_memory(err, "metadata");
-    bb_format(text, LINE, "W%uA%u, %s ranges, 8/8: first and last convolution, time embedding%s", o->wbits, o->abits,
-              o->range == BB_RANGE_MSE ? "MSE" : "min-max", o->layers == BB_LAYERS_DEFAULT ? ", 1x1 shortcuts" : "");
+    if (o->budget)
+        bb_format(text, LINE, "W%u to %uA%u, %s", BB_BUDGET_LOWEST, BB_BUDGET_HIGHEST, o->abits, layers[o->layers]);
+    else bb_format(text, LINE, "W%uA%u, %s", o->wbits, o->abits, layers[o->layers]);
     add_meta(m, "quantization", text);
     bb_format(text + LINE, LINE, "%u steps of DDIM", o->steps);
     add_meta(m, "calibration", text + LINE);
@@ -32,18 +36,17 @@ static bb_status add_metadata(bb_make *m, bb_error *err)
     return BB_OK;
 }
 
-static bb_pack_out pack_out(const bb_make *m)
+bb_pack_out bb_file_out(const bb_make *m)
 {
     bb_info info = m->model.pack.info;
-    uint64_t all = m->weights_in_all;
-    info.bits_milli = all ? (uint32_t)((m->weight_bits * 1000 + all / 2) / all) : 0;
+    info.bits_milli = bb_bits_milli(m->weights_in_all, m->weight_bits);
     return (bb_pack_out){
         .graph = &m->model.pack.graph, .refs = m->refs, .tensors = m->tensors, .n_tensors = m->n_tensors,
         .f32 = m->f32, .n_f32 = m->n_f32, .layers = m->layers, .n_layers = m->n_layers, .quantizers = m->quantizers,
         .n_quantizers = m->n_quantizers, .delta = m->delta, .offset = m->offset, .n_rows = m->n_rows,
         .multiplier = m->multiplier, .n_multiplier = m->n_multiplier, .perm = m->perm, .n_perm = m->n_perm,
-        .inv_s = m->inv_s, .n_inv_s = m->n_inv_s, .step_key = m->step_key, .n_step_key = m->n_key, .step_delta = m->step_delta, .step_zero = m->step_zero,
-        .n_step = m->n_step, .schedule = &m->model.pack.schedule, .info = info, .meta = m->meta, .n_meta = m->n_meta};
+        .inv_s = m->inv_s, .n_inv_s = m->n_inv_s, .step_key = m->step_key, .n_step_key = m->n_key,
+        .step_delta = m->step_delta, .step_zero = m->step_zero, .n_step = m->n_step, .schedule = &m->model.pack.schedule, .info = info, .meta = m->meta, .n_meta = m->n_meta};
 }
 
 static bb_status read_back(bb_blocks *blocks, const uint8_t *bytes, size_t n, bb_error *err)
@@ -75,8 +78,7 @@ bb_status bb_file_prove(const uint8_t *bytes, size_t n, const bb_make_memory *me
 
 bb_status bb_file_make(bb_make *m, bb_error *err)
 {
-    BB_TRY(add_metadata(m, err));
-    const bb_pack_out out = pack_out(m);
+    const bb_pack_out out = bb_file_out(m);
     uint64_t size = bb_pack_write_size(&out);
     m->file = size < SIZE_MAX / 2 ? bb_blocks_take(&m->blocks, (size_t)size, 1) : NULL;
     if (!m->file) return bb_out_of_memory(err, "the model file");

@@ -6,6 +6,7 @@
 enum { FEWER, ASKED, MORE, WIDTHS }; /* planes − wbits + 1 */
 enum { UNIFORM, LADDER, FORMS };
 #define LADDER_BITS 4u /* above, free multipliers have too few integers to differ from uniform levels */
+#define SWEEPS 4u      /* of compensated rounding */
 #define SHARES 6u      /* 0, 10 … 50 % */
 
 typedef struct width_fit { double weight, output; } width_fit; /* squared errors */
@@ -18,9 +19,13 @@ typedef struct fit {
     const float *inv_s;      /* [channels] or NULL */
     uint32_t wbits, samples;
     float *quantized;        /* [k][samples] inputs as the layer sees them, in the smoothed scale */
+    float *power;            /* [k] their sums of squares */
     uint8_t *scratch; size_t scratch_bytes; /* per thread */
     bool wants[FORMS][WIDTHS];
     width_fit *errors;       /* [outputs][FORMS][WIDTHS] */
+    bb_row_grid *grids;      /* the same */
+    uint8_t *codes;          /* [outputs][wanted ones of FORMS × WIDTHS][k], to be stored once the choice is made */
+    uint32_t n_wanted, number[FORMS][WIDTHS];
     double *weight_power, *output_power, *kurtosis; /* [outputs] */
     bb_status status;
     /* storing */
@@ -34,15 +39,24 @@ typedef struct row_scratch { float *w, *raw, *y, *z; uint8_t *codes; } row_scrat
 
 static size_t row_scratch_bytes(const fit *f)
 {
-    return bb_align_up((2 * (size_t)f->job->k + 2 * f->samples) * sizeof(float) + f->job->k, BB_ALIGNMENT);
+    return bb_align_up((2 * (size_t)f->job->k + 2 * f->samples) * sizeof(float), BB_ALIGNMENT);
 }
 
 static row_scratch scratch_of(const fit *f, size_t thread)
 {
     float *at = (float *)(void *)(f->scratch + thread * f->scratch_bytes);
     size_t k = f->job->k;
-    return (row_scratch){at, at + k, at + 2 * k, at + 2 * k + f->samples,
-                         (uint8_t *)(at + 2 * k + 2 * (size_t)f->samples)};
+    return (row_scratch){at, at + k, at + 2 * k, at + 2 * k + f->samples, NULL};
+}
+
+/* Σ a·b in eight lanes, which are then added in order. */
+static float dot(const float *a, const float *b, uint32_t n)
+{
+    float lane[8] = {0}, sum = 0;
+    for (uint32_t i = 0; i < n; i += 8)
+        for (uint32_t k = 0; k < 8; k++) lane[k] += a[i + k] * b[i + k];
+    for (uint32_t k = 0; k < 8; k++) sum += lane[k];
+    return sum;
 }
 
 /* Inputs 8 at a time: one work item. The codes as in core/kernels: round half even, clamped. */
@@ -62,6 +76,8 @@ static void quantize_inputs(void *ctx, size_t work, size_t thread)
             v = v < top ? v : top;
             f->quantized[k * f->samples + s] = bb_round_even(v) * delta;
         }
+        const float *x = f->quantized + k * f->samples;
+        f->power[k] = dot(x, x, f->samples);
     }
 }
 
@@ -98,11 +114,47 @@ static double kurtosis(const float *w, size_t n)
     return m2 > 0 ? m4 * (double)n / (m2 * m2) : 0;
 }
 
+/* Rounding that makes up for itself: code by code, the neighbouring level is taken where that lowers the output error
+ * on the sampled inputs; shrinkage of their covariance towards its diagonal keeps it from fitting the samples. */
+static void compensate(const fit *f, const row_scratch *r, const bb_row_grid *g)
+{
+    bb_row_levels levels;
+    uint8_t at[256];
+    float *w = r->raw, *left = r->z, shrink = f->m->opt.compensation;
+    const uint32_t n = f->samples;
+    bb_row_levels_of(g, &levels);
+    for (uint32_t i = 0; i < levels.n; i++) at[levels.code[i]] = (uint8_t)i;
+    for (size_t k = 0; k < f->job->k; k++) w[k] = g->delta * (float)bb_row_level(g, r->codes[k]);
+    multiply(left, f->quantized, w, f->job->k, n);
+    for (uint32_t s = 0; s < n; s++) left[s] = r->y[s] - left[s];
+    for (uint32_t sweep = 0; sweep < SWEEPS; sweep++) {
+        uint32_t moved = 0;
+        for (size_t k = 0; k < f->job->k; k++) {
+            const float *x = f->quantized + k * n;
+            if (f->power[k] == 0) continue;
+            float inner = dot(left, x, n), e = r->w[k] - w[k], full = (1 + shrink) * f->power[k];
+            float wanted = (inner + shrink * f->power[k] * e) / full; /* the best change */
+            uint32_t i = at[r->codes[k]];
+            bool up = wanted > 0;
+            if (up ? i + 1 == levels.n : i == 0) continue;
+            float step = g->delta * (float)(levels.level[up ? i + 1 : i - 1] - levels.level[i]);
+            if (!((up ? wanted : -wanted) > 0.5f * (up ? step : -step)) || step == 0) continue;
+            r->codes[k] = levels.code[up ? i + 1 : i - 1];
+            w[k] += step;
+            for (uint32_t s = 0; s < n; s++) left[s] -= step * x[s];
+            moved++;
+        }
+        if (!moved) break;
+    }
+}
+
 static bb_row_grid fit_row(const fit *f, const row_scratch *r, uint32_t form, uint32_t width)
 {
-    return bb_row_fit(&(bb_row_args){.w = r->w, .n = f->job->k, .planes = f->wbits + width - ASKED,
+    bb_row_grid g = bb_row_fit(&(bb_row_args){.w = r->w, .n = f->job->k, .planes = f->wbits + width - ASKED,
                                      .range = f->m->opt.range, .refit = f->m->opt.refit, .ladder = form == LADDER,
                                      .residuals = width, .codes = r->codes});
+    if (f->m->opt.compensation > 0) compensate(f, r, &g);
+    return g;
 }
 
 static width_fit errors_of(const fit *f, const row_scratch *r, const bb_row_grid *g)
@@ -140,8 +192,10 @@ static void measure_row(void *ctx, size_t n, size_t thread)
     for (uint32_t form = 0; form < FORMS; form++)
         for (uint32_t width = 0; width < WIDTHS; width++) {
             if (!f->wants[form][width]) continue;
-            bb_row_grid g = fit_row(f, &r, form, width);
-            f->errors[(n * FORMS + form) * WIDTHS + width] = errors_of(f, &r, &g);
+            size_t at = (n * FORMS + form) * WIDTHS + width;
+            r.codes = f->codes + (n * f->n_wanted + f->number[form][width]) * f->job->k;
+            f->grids[at] = fit_row(f, &r, form, width);
+            f->errors[at] = errors_of(f, &r, &f->grids[at]);
         }
 }
 
@@ -185,16 +239,26 @@ static bb_status begin(fit *f, bb_make *m, const bb_job *job, const bb_quantizer
     *f = (fit){.m = m, .job = job, .weight = &m->weights[m->model.pack.graph.ops[job->op].weight[0]], .q = q,
                .inv_s = site->inv_s, .wbits = wbits, .samples = m->cal.samples};
     f->scratch_bytes = row_scratch_bytes(f);
+    for (uint32_t width = 0; width < WIDTHS; width++) {
+        bool wanted = width == ASKED || mixes(f);
+        f->wants[UNIFORM][width] = wanted && !(may_ladder(f) && m->opt.ladder == BB_LADDER_ALWAYS);
+        f->wants[LADDER][width] = wanted && may_ladder(f);
+        for (uint32_t form = 0; form < FORMS; form++)
+            if (f->wants[form][width]) f->number[form][width] = f->n_wanted++;
+    }
     f->quantized = bb_blocks_take(&m->blocks, (size_t)job->k * f->samples, sizeof *f->quantized);
+    f->power = bb_blocks_take(&m->blocks, job->k, sizeof *f->power);
     f->scratch = bb_blocks_take(&m->blocks, bb_par_threads(m->opt.par), f->scratch_bytes);
     f->weight_power = bb_blocks_take(&m->blocks, job->outputs, sizeof *f->weight_power);
     f->output_power = bb_blocks_take(&m->blocks, job->outputs, sizeof *f->output_power);
     f->kurtosis = bb_blocks_take(&m->blocks, job->outputs, sizeof *f->kurtosis);
     f->errors = bb_blocks_take(&m->blocks, (size_t)job->outputs * FORMS * WIDTHS, sizeof *f->errors);
+    f->grids = bb_blocks_take(&m->blocks, (size_t)job->outputs * FORMS * WIDTHS, sizeof *f->grids);
+    f->codes = bb_blocks_take(&m->blocks, (size_t)job->outputs * job->k, f->n_wanted);
     f->place = bb_blocks_take(&m->blocks, job->outputs, sizeof *f->place);
     f->width = bb_blocks_take(&m->blocks, job->outputs, 1);
-    if (!f->quantized || !f->scratch || !f->weight_power || !f->output_power || !f->kurtosis || !f->errors ||
-        !f->place || !f->width)
+    if (!f->quantized || !f->power || !f->scratch || !f->weight_power || !f->output_power || !f->kurtosis ||
+        !f->errors || !f->grids || !f->codes || !f->place || !f->width)
         return BB_ERR_SPACE;
     bb_par_for(m->opt.par, (job->k + 7) / 8, quantize_inputs, f);
     return BB_OK;
@@ -246,16 +310,24 @@ static void lay_out(const fit *f, bb_fitted *c)
     }
 }
 
+/* A bit per weight is worth a factor of 4 in the squared error, so multipliers have to pay for their bytes. */
+static double price(const fit *f, uint32_t form)
+{
+    if (form == UNIFORM || f->m->opt.ladder == BB_LADDER_ALWAYS) return 1;
+    double bits = 16.0 * f->wbits / f->job->k;
+    return bb_exp(bits * 1.3862943611198906); /* ln 4 */
+}
+
 static void choose(fit *f, bb_fitted *out)
 {
-    double least = -1, weight = 0, wp = 0, yp = 0;
+    double least = -1, weight = 0, output = 0, wp = 0, yp = 0;
     uint32_t *rank = f->place;
     for (uint32_t form = 0; form < FORMS; form++) {
         if (!f->wants[form][ASKED]) continue;
         rank_rows(f, form, rank);
         for (uint32_t i = 0; i < (mixes(f) ? SHARES : 1); i++) {
             uint32_t moved = moved_rows(f->job->outputs, i);
-            double error = share_error(f, rank, form, moved);
+            double error = share_error(f, rank, form, moved) * price(f, form);
             if (least >= 0 && !(error < least)) continue;
             least = error;
             out->ladder = form == LADDER;
@@ -271,10 +343,12 @@ static void choose(fit *f, bb_fitted *out)
         uint32_t n = out->share ? rank[i] : i;
         uint32_t width = i < out->share ? MORE : i >= f->job->outputs - out->share ? FEWER : ASKED;
         f->width[n] = (uint8_t)width;
-        weight += f->errors[((size_t)n * FORMS + out->ladder) * WIDTHS + width].weight;
+        const width_fit *e = &f->errors[((size_t)n * FORMS + out->ladder) * WIDTHS + width];
+        weight += e->weight;
+        output += e->output;
     }
     out->weight_error = wp > 0 ? weight / wp : 0;
-    out->output_error = yp > 0 ? least / yp : 0;
+    out->output_error = yp > 0 ? output / yp : 0;
 }
 
 static void store_row(void *ctx, size_t n, size_t thread)
@@ -282,9 +356,9 @@ static void store_row(void *ctx, size_t n, size_t thread)
     fit *f = ctx;
     bb_make *m = f->m;
     const bb_fitted *c = f->choice;
-    row_scratch r = scratch_of(f, thread);
-    load_row(f, (uint32_t)n, &r);
-    bb_row_grid g = fit_row(f, &r, c->ladder ? LADDER : UNIFORM, f->width[n]);
+    uint32_t form = c->ladder ? LADDER : UNIFORM;
+    bb_row_grid g = f->grids[(n * FORMS + form) * WIDTHS + f->width[n]];
+    const uint8_t *codes = f->codes + (n * f->n_wanted + f->number[form][f->width[n]]) * f->job->k;
     uint32_t row = f->place[n], first = 0, k_blocks = bb_k_blocks(f->job->taps, f->q->segments, f->q->seg_channels);
     size_t planes_at = 0, multiplier_at = m->n_multiplier;
     for (uint32_t i = 0; c->class_planes[i] != g.planes; i++) {
@@ -294,7 +368,7 @@ static void store_row(void *ctx, size_t n, size_t thread)
         first += padded;
     }
     bb_planes_put(f->planes + planes_at, g.planes, row - first, f->job->taps, f->q->segments, f->q->seg_channels,
-                  r.codes);
+                  codes);
     m->delta[m->n_rows + row] = g.delta;
     m->offset[m->n_rows + row] = g.offset;
     multiplier_at += (size_t)((row - first) / BB_TILE) * g.planes * BB_TILE;
@@ -339,11 +413,6 @@ bb_status bb_fit_layer(bb_make *m, const bb_job *job, const bb_quantizer_rec *q,
     bb_status status = begin(&f, m, job, q, wbits);
     if (planes && !*planes) status = BB_ERR_SPACE;
     if (status == BB_OK) {
-        for (uint32_t width = 0; width < WIDTHS; width++) {
-            bool wanted = width == ASKED || mixes(&f);
-            f.wants[UNIFORM][width] = wanted && !(may_ladder(&f) && m->opt.ladder == BB_LADDER_ALWAYS);
-            f.wants[LADDER][width] = wanted && may_ladder(&f);
-        }
         bb_par_for(m->opt.par, job->outputs, measure_row, &f);
         status = f.status;
     }

@@ -8,13 +8,17 @@ static bool begins_with(const char *text, const char *start)
     return true;
 }
 
-/* Which layers stay at 8 bits: by place in the graph, not by family; names only for the time embedding. */
-static bool is_special(const bb_graph *g, const bb_op *op, uint32_t value)
+/* The network's first and last layers, by place in the graph. */
+static bool is_outer(const bb_graph *g, const bb_op *op, uint32_t value)
 {
     for (uint32_t i = 0; i < g->n_outputs; i++)
         if (g->outputs[i].value == value) return true;
-    return op->in[0] < g->n_inputs ||
-           begins_with(bb_graph_string(g, g->weights[op->weight[0]].name), "time_embedding.");
+    return op->in[0] < g->n_inputs;
+}
+
+static bool is_time(const bb_graph *g, const bb_op *op)
+{
+    return begins_with(bb_graph_string(g, g->weights[op->weight[0]].name), "time_embedding.");
 }
 
 static bool is_shortcut(const bb_op *op) { return op->kind == BB_OP_CONV2D && op->conv.kh == 1 && op->conv.kw == 1; }
@@ -34,10 +38,18 @@ static bb_job job_of(const bb_make *m, uint32_t number)
     const bb_weight_slot *s = &g->weights[op->weight[0]];
     bb_job job = {.op = number, .taps = s->rank == 4 ? s->dim[2] * s->dim[3] : 1, .channels = s->dim[1],
                   .outputs = s->dim[0]};
-    bool special = is_special(g, op, bb_op_value(g, number));
+    bool outer = is_outer(g, op, bb_op_value(g, number)), special = outer || is_time(g, op);
     job.k = job.taps * job.channels;
-    job.kept_float = !special && m->opt.layers == BB_LAYERS_PAPER && (is_shortcut(op) || is_resampler(g, op));
-    job.low = !special && !job.kept_float && !(m->opt.layers == BB_LAYERS_DEFAULT && is_shortcut(op));
+    switch (m->opt.layers) {
+    case BB_LAYERS_DEFAULT: /* 8 bits for the picture itself are the largest error of all at W8A8; see models/README */
+        job.kept_float = outer;
+        job.low = !special && !is_shortcut(op);
+        break;
+    case BB_LAYERS_ALL_LOW: job.low = !special; break;
+    default:
+        job.kept_float = !special && (is_shortcut(op) || is_resampler(g, op));
+        job.low = !special && !job.kept_float;
+    }
     job.wbits = job.low ? m->opt.wbits : 8;
     job.abits = job.low ? m->opt.abits : 8;
     return job;
@@ -79,7 +91,7 @@ static void put_factors(bb_make *m, bb_site *site)
 }
 
 /* One table per (value, bits): layers that read the same value share it. */
-static uint32_t quantizer_for(bb_make *m, bb_site *site, uint32_t bits)
+uint32_t bb_quantizer_for(bb_make *m, bb_site *site, uint32_t bits)
 {
     for (uint32_t i = 0; i < m->n_quantizers; i++)
         if (m->quantizer_value[i] == site->value && m->quantizers[i].bits == bits) return i;
@@ -122,7 +134,7 @@ static bb_status add_layer(bb_make *m, uint32_t slot, bb_error *err)
     const bb_job *job = &m->jobs[slot];
     bb_fitted f;
     uint8_t *planes;
-    uint32_t q = quantizer_for(m, &m->cal.sites[job->site], job->abits);
+    uint32_t q = bb_quantizer_for(m, &m->cal.sites[job->site], job->abits);
     bb_layer_rec *l = &m->layers[m->n_layers];
     *l = (bb_layer_rec){.weight = slot, .quantizer = q, .outputs = job->outputs, .taps = job->taps,
                         .channels = job->channels, .row_at = m->n_rows, .multiplier_at = m->n_multiplier,
@@ -143,27 +155,39 @@ static bb_status add_layer(bb_make *m, uint32_t slot, bb_error *err)
     return BB_OK;
 }
 
+bb_tensor_out bb_kept_tensor(const bb_make *m, uint32_t slot)
+{
+    const bb_weight_slot *s = &m->model.pack.graph.weights[slot];
+    const bb_weight *w = &m->weights[slot];
+    bb_tensor_out t = {.name = bb_graph_string(&m->model.pack.graph, s->name), .dtype = w->f32 ? BB_F32 : BB_F16,
+                       .rank = 2, .shape = {s->dim[0], w->stride}, .data = w->f32 ? (const void *)w->f32 : w->f16};
+    if (m->jobs[slot].op != BB_NONE) t.shape[0] = s->dim[1];
+    if (s->rank == 4) {
+        t.rank = 4;
+        memcpy(t.shape, (const uint32_t[]){s->dim[2], s->dim[3], s->dim[1], w->stride}, sizeof t.shape);
+    }
+    return t;
+}
+
 /* What stays as it is: vectors go to the pool, tables and unquantized matrices keep their tensor. */
 static void keep_weight(bb_make *m, uint32_t slot)
 {
     const bb_weight_slot *s = &m->model.pack.graph.weights[slot];
-    const bb_weight *w = &m->weights[slot];
     if (s->rank == 1) {
         m->refs[slot] = (bb_weight_ref){BB_STORE_POOL, m->n_f32};
-        memcpy(m->f32 + m->n_f32, w->f32, s->dim[0] * sizeof(float));
+        memcpy(m->f32 + m->n_f32, m->weights[slot].f32, s->dim[0] * sizeof(float));
         m->n_f32 += s->dim[0];
         return;
     }
-    bool matrix = m->jobs[slot].op != BB_NONE;
-    uint32_t rows = matrix ? m->jobs[slot].k : s->dim[0], size = w->f32 ? 4 : 2;
+    const bb_weight *w = &m->weights[slot];
+    bb_tensor_out t = bb_kept_tensor(m, slot);
     m->refs[slot] = (bb_weight_ref){BB_STORE_TENSOR, 0};
-    m->tensors[m->n_tensors++] = (bb_tensor_out){
-        .name = bb_graph_string(&m->model.pack.graph, s->name), .dtype = w->f32 ? BB_F32 : BB_F16, .rank = 2,
-        .shape = {rows, w->stride}, .data = w->f32 ? (const void *)w->f32 : w->f16};
-    if (!matrix) return;
-    m->weights_in_all += (uint64_t)s->dim[0] * rows;
-    m->weight_bits += (uint64_t)s->dim[0] * rows * size * 8;
-    report(m, slot, NULL, (uint64_t)rows * w->stride * size);
+    m->tensors[m->n_tensors++] = t;
+    if (m->jobs[slot].op == BB_NONE) return;
+    uint32_t size = t.dtype == BB_F32 ? 4 : 2;
+    m->weights_in_all += (uint64_t)s->dim[0] * m->jobs[slot].k;
+    m->weight_bits += (uint64_t)s->dim[0] * m->jobs[slot].k * size * 8;
+    report(m, slot, NULL, (uint64_t)m->jobs[slot].k * w->stride * size);
 }
 
 static bool allocate(bb_make *m)
@@ -203,12 +227,15 @@ static bool allocate(bb_make *m)
 
 bb_status bb_layers_begin(bb_make *m, bb_error *err)
 {
-    return allocate(m) ? BB_OK : bb_out_of_memory(err, "quantizing");
+    if (!allocate(m)) return bb_out_of_memory(err, "quantizing");
+    BB_TRY(bb_file_metadata(m, err));
+    return m->opt.budget ? bb_budget_begin(m, err) : BB_OK;
 }
 
 bb_status bb_layers_step(bb_make *m, bb_error *err)
 {
     const bb_job *job = &m->jobs[m->slot];
+    if (m->opt.budget && m->looked < m->model.pack.graph.n_weights) return bb_budget_step(m, err);
     if (job->op == BB_NONE || job->kept_float) keep_weight(m, m->slot);
     else BB_TRY(add_layer(m, m->slot, err));
     return ++m->slot < m->model.pack.graph.n_weights ? BB_AGAIN : BB_DONE;

@@ -5,7 +5,9 @@
 
 void bb_make_defaults(bb_make_options *opt)
 {
-    *opt = (bb_make_options){.size_of = sizeof *opt, .wbits = 4, .abits = 8, .images = 16, .seed = 1000000};
+    *opt = (bb_make_options){.size_of = sizeof *opt, .wbits = 4, .abits = 8, .range = BB_RANGE_P24,
+                             .ladder = BB_LADDER_BEST, .refit = 25, .smoothing = 0.5f, .compensation = 0.3f,
+                             .images = 16, .seed = 1000000};
 }
 
 static bb_status check_options(bb_make_options *o, const bb_info *info, bb_error *err)
@@ -15,6 +17,10 @@ static bb_status check_options(bb_make_options *o, const bb_info *info, bb_error
     if (o->layers > BB_LAYERS_PAPER || o->range > BB_RANGE_MINMAX || o->ladder > BB_LADDER_ALWAYS ||
         o->mixed > BB_MIXED_GAIN || o->tables > BB_TABLES_STATIC)
         return bb_fail(err, BB_ERR_OPTION, "an option has a value that does not exist");
+    if (!(o->smoothing >= 0 && o->smoothing <= 1)) return bb_fail(err, BB_ERR_OPTION, "smoothing: must be 0 to 1");
+    if (!(o->compensation >= 0 && o->compensation <= 100))
+        return bb_fail(err, BB_ERR_OPTION, "compensation: must be 0 to 100");
+    if (o->refit > 1000) return bb_fail(err, BB_ERR_OPTION, "refit: must be 0 to 1000");
     if (!o->images || o->images > 4096) return bb_fail(err, BB_ERR_OPTION, "calibration pictures: must be 1 to 4096");
     if (!o->steps) o->steps = info->train_steps < 20 ? info->train_steps : 20;
     if (o->steps > BB_MAX_STEP_ROWS)
@@ -86,7 +92,7 @@ static bb_status slice(bb_make *m, bb_error *err)
         m->started = true;
         return bb_calibration_step(m, err);
     case BB_MAKE_QUANTIZE:
-        if (m->slot == 0) BB_TRY(bb_layers_begin(m, err));
+        if (!m->refs) BB_TRY(bb_layers_begin(m, err));
         return bb_layers_step(m, err);
     case BB_MAKE_WRITE: return bb_file_make(m, err);
     default: return bb_fail(err, BB_ERR_ORDER, "quantizing: there is nothing more to do");
@@ -102,8 +108,10 @@ bb_status bb_make_step(bb_make *m, bb_make_progress *progress, bb_error *err)
     if (status == BB_DONE) m->phase++;
     if (progress) {
         uint32_t before = bb_smoothing_images(m), pictures = m->cal.image + (m->cal.pass ? before : 0);
-        uint32_t done[BB_MAKE_PHASES] = {pictures * m->opt.steps + m->cal.step, m->slot, 1};
-        uint32_t total[BB_MAKE_PHASES] = {(before + m->opt.images) * m->opt.steps, m->model.pack.graph.n_weights, 1};
+        uint32_t slots = m->model.pack.graph.n_weights;
+        uint32_t done[BB_MAKE_PHASES] = {pictures * m->opt.steps + m->cal.step, m->looked + m->slot, 1};
+        uint32_t total[BB_MAKE_PHASES] = {(before + m->opt.images) * m->opt.steps,
+                                          m->opt.budget ? 2 * slots : slots, 1};
         *progress = (bb_make_progress){phase, done[phase], total[phase]};
     }
     return m->phase == BB_MAKE_PHASES ? BB_DONE : BB_AGAIN;

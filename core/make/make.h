@@ -9,7 +9,7 @@
 
 #define BB_CALIBRATION_SAMPLES 4096u /* values kept per site, step and segment, for the range search */
 #define BB_CALIBRATION_TAIL 64u      /* lowest and highest values kept, each */
-#define BB_INPUT_SAMPLES 128u        /* inputs kept of every layer, for its output error */
+#define BB_INPUT_SAMPLES 256u        /* inputs kept of every layer, for its output error */
 #define BB_INPUT_BYTES (64u << 20)   /* of all of them together; large models get fewer samples */
 
 typedef struct bb_range_stats {
@@ -53,6 +53,8 @@ typedef struct bb_calibration {
     uint32_t broken;      /* op whose input was infinite or NaN; BB_NONE */
 } bb_calibration;
 
+#define BB_BUDGET_LOWEST 2u  /* bits that a budget chooses from */
+#define BB_BUDGET_HIGHEST 8u
 #define BB_MAKE_META 16
 
 struct bb_make {
@@ -67,7 +69,8 @@ struct bb_make {
     bb_status failed;        /* what bb_make_step answers once it has failed */
     bb_calibration cal;
     bb_job *jobs;            /* [weight slots] */
-    uint32_t slot;           /* the next weight slot to be quantized */
+    uint32_t looked, slot;   /* the next weight slot to be looked at for the budget, and to be quantized */
+    struct bb_choices *choices; /* [weight slots] with a budget (budget.c) */
     /* What the file is made of. */
     bb_weight_ref *refs;
     bb_tensor_out *tensors; uint32_t n_tensors;
@@ -134,7 +137,23 @@ bb_status bb_fit_layer(bb_make *m, const bb_job *job, const bb_quantizer_rec *q,
 bb_status bb_layers_begin(bb_make *m, bb_error *err);
 bb_status bb_layers_step(bb_make *m, bb_error *err);
 
-/* Metadata and the file's bytes, read back with all of the reader's checks. */
+/* One table per (value, bits). */
+uint32_t bb_quantizer_for(bb_make *m, bb_site *site, uint32_t bits);
+/* The tensor of a weight that is no vector and stays as it is. */
+bb_tensor_out bb_kept_tensor(const bb_make *m, uint32_t slot);
+
+/* With a budget: looks at one slot after the other; after the last one the jobs have their bits. */
+bb_status bb_budget_begin(bb_make *m, bb_error *err);
+bb_status bb_budget_step(bb_make *m, bb_error *err);
+
+bb_status bb_file_metadata(bb_make *m, bb_error *err);
+BB_INLINE uint32_t bb_bits_milli(uint64_t weights, uint64_t bits)
+{
+    return weights ? (uint32_t)((bits * 1000 + weights / 2) / weights) : 0;
+}
+/* All that the file consists of so far. */
+bb_pack_out bb_file_out(const bb_make *m);
+/* The file's bytes, read back with all of the reader's checks. */
 bb_status bb_file_make(bb_make *m, bb_error *err);
 /* The reader's checks on a file just made: no file leaves the tools that they would not open. */
 bb_status bb_file_prove(const uint8_t *bytes, size_t n, const bb_make_memory *memory, bb_error *err);

@@ -2,7 +2,8 @@
  * the trainer's fake quantization calls it too: there is one definition of every rounding.
  *
  * Weights (per output channel), uniform: w ≈ Δ·(o + code), code in [0, 2^bits − 1], o an integer such that all o + code
- * fit int8; or with free multipliers: w ≈ Δ·(o + Σ m·bit). Activations (per segment and step): x ≈ δ·(code − z), z in [0, 2^bits − 1]. */
+ * fit int8; or with free multipliers: w ≈ Δ·(o + Σ m·bit). Activations (per segment and step): x ≈ δ·(code − z),
+ * z in [0, 2^bits − 1]. */
 #ifndef BB_QUANT_QUANT_H
 #define BB_QUANT_QUANT_H
 

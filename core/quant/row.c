@@ -49,7 +49,8 @@ int32_t bb_row_level(const bb_row_grid *g, uint8_t code)
 void bb_row_codes(const bb_row_grid *g, const float *w, size_t n, uint8_t *codes)
 {
     if (g->plain) {
-        for (size_t i = 0; i < n; i++) codes[i] = bb_weight_code(w[i], (bb_weight_grid){g->delta, g->offset}, g->planes);
+        const bb_weight_grid grid = {g->delta, g->offset};
+        for (size_t i = 0; i < n; i++) codes[i] = bb_weight_code(w[i], grid, g->planes);
         return;
     }
     bb_row_levels levels;
@@ -306,8 +307,8 @@ static double refit_line(ladder *line, const float *w, size_t n, uint32_t rounds
     return least;
 }
 
-/* Levels equally far apart, with an offset that need not be a whole number of steps: from the plain grid, and from wider
- * and narrower ones with the same middle, for the rounds end in the nearest local minimum. */
+/* Levels equally far apart, with an offset that need not be a whole number of steps: from the plain grid, and from
+ * wider and narrower ones with the same middle, for the rounds end in the nearest local minimum. */
 static ladder uniform_start(const bb_row_grid *plain, uint32_t residuals, const float *w, size_t n, uint32_t rounds,
                             uint8_t *codes)
 {

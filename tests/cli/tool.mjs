@@ -49,6 +49,7 @@ export function refused(code, patterns, args, out) {
   assert.match(lines[0], /^bitbrush( \w+)?: ./, what);
   for (const pattern of [].concat(patterns)) assert.match(lines[0], pattern, what);
   if (out) assert.deepEqual(readdirSync(out).sort(), before, `left files behind: ${what}`);
+  return { stdout, stderr };
 }
 
 /** A copy of the shipped checkpoint, its JSON files changed by functions: { 'unet/config.json': c => … }. */

@@ -195,7 +195,14 @@ for (const { name, path } of wanted) {
 }
 
 /* Kinds of ops that tiny lacks: checkpoints that have them, imported with f32 weights and quantized. */
-const fixtures = { 'unet2d-adm': 'avg_pool2d', 'unet2d-gelu-noattn': 'gelu', 'unet2d-mish': 'mish' };
+const everyIngredient =
+  '--wbits 3 --abits 4 --ladder always --mixed kurtosis --range mse'.split(' ');
+const fixtures = {
+  'unet2d-adm': 'avg_pool2d',
+  'unet2d-gelu-noattn': 'gelu',
+  'unet2d-mish': 'mish',
+  'unet2d-class': 'attention',
+};
 for (const [name, kind] of Object.entries(fixtures)) {
   test(`${name}: imported and quantized, every value as the native tool`, t => {
     const folder = mkdtempSync(join(tmpdir(), 'bitbrush-reader-')),
@@ -203,6 +210,7 @@ for (const [name, kind] of Object.entries(fixtures)) {
     const commands = [
       ['import', '--dtype', 'f32'],
       ['quantize', '--images', '2', '--steps', '4', '--quiet'],
+      ['quantize', '--images', '2', '--steps', '4', '--quiet', ...everyIngredient],
     ];
     try {
       for (const [command, ...options] of commands) {
@@ -214,6 +222,9 @@ for (const [name, kind] of Object.entries(fixtures)) {
         const inputs = request(model, 7, [901, 20.5]),
           seen = compareOps(model, inputs, native(path, inputs, paths));
         assert.equal(seen.layers, model.layers.length);
+        const pools = ['pool.multiplier', 'pool.inv_s', ...(name === 'unet2d-class' ? ['pool.perm'] : [])];
+        if (options.includes('--ladder'))
+          for (const pool of pools) assert.ok(safetensors(readFileSync(path)).tensors.has(pool), pool);
         t.diagnostic(`${command}: ${seen.tapped} values, ${seen.layers} quantized layers`);
       }
     } finally {

@@ -67,6 +67,13 @@ export const mutants = [
     by: ['contract'],
   },
   {
+    name: 'a level for the half-way point to the next',
+    file: 'core/quant/row.c',
+    find: '0.5f * (float)(l->level[middle] + l->level[middle + 1])',
+    put: '(float)l->level[middle]',
+    by: ['quant'],
+  },
+  {
     name: 'LoRA alpha not divided by the rank',
     file: 'core/make/lora.c',
     find: 'p->scale = (double)alpha / (double)rank;',

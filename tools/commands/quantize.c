@@ -2,15 +2,16 @@
 #include "host.h"
 #include "make.h"
 #include "progress.h"
+#include "report.h"
 
-#include <stdio.h>
+#include <string.h>
 
 typedef struct settings {
-    const char *out;
+    const char *out, *report;
     bb_host_options host;
     bb_make_options make;
     bb_list lora;
-    bool quiet, json;
+    bool wbits_given, ladder_given, mixed_given, quiet, json;
 } settings;
 
 static bb_status make_all(const settings *s, bb_make *make, bb_error *err)
@@ -57,6 +58,7 @@ static bb_status quantize(settings *s, bb_host *h, bb_error *err)
     if (status >= 0) status = make_all(s, make, err);
     if (status >= 0) status = bb_make_result(make, &bytes, &size);
     if (status >= 0) status = bb_file_write(s->out, bytes, size, err);
+    if (status >= 0 && s->report) status = bb_report_write(s->report, make, err);
     if (status >= 0) bb_cli_print_made(s->out, size, s->json);
     bb_make_end(make);
     return status;
@@ -70,17 +72,29 @@ static int run(const bb_command *c, int argc, char **argv)
     bb_make_defaults(&s.make);
     const bb_option options[] = {
         {"-o", BB_OPTION_STRING, &s.out, "OUT", "file to write", 0, 0, NULL},
-        {"--wbits", BB_OPTION_U32, &s.make.wbits, "N", "bits of a weight (default 4)", 1, 8, NULL},
+        {"--wbits", BB_OPTION_U32, &s.make.wbits, "N", "bits of a weight (default 4)", 1, 8, &s.wbits_given},
         {"--abits", BB_OPTION_U32, &s.make.abits, "N", "bits of an activation (default 8)", 4, 8, NULL},
-        {"--layers", BB_OPTION_CHOICE, &s.make.layers, "default|all-low|paper", "default keeps 1x1 shortcuts at 8 bits", 0,
-         0, NULL},
-        {"--range", BB_OPTION_CHOICE, &s.make.range, "mse|p2.4|minmax", "how ranges are chosen (default mse)", 0, 0,
+        {"--budget", BB_OPTION_U64, &s.make.budget, "BYTES", "2 to 8 bits for each layer, so that the file fits", 0, 0,
          NULL},
-        {"--refit", BB_OPTION_U32, &s.make.refit, "N", "rounds of least squares on a row's levels", 0, 100, NULL},
-        {"--ladder", BB_OPTION_CHOICE, &s.make.ladder, "never|best|always", "binary residual planes", 0, 0, NULL},
-        {"--mixed", BB_OPTION_CHOICE, &s.make.mixed, "never|kurtosis|gain", "widths inside a layer", 0, 0, NULL},
-        {"--tables", BB_OPTION_CHOICE, &s.make.tables, "step|static", "activation ranges", 0, 0, NULL},
-        {"--smoothing", BB_OPTION_FLOAT, &s.make.smoothing, "A", "exponent of activations' smoothing", 0, 1, NULL},
+        {"--layers", BB_OPTION_CHOICE, &s.make.layers, "default|all-low|paper",
+         "8/8: 1x1 shortcuts, first, last and time layers; all-low: not the shortcuts; paper: shortcuts and resamplers "
+         "stay float", 0, 0, NULL},
+        {"--smoothing", BB_OPTION_FLOAT, &s.make.smoothing, "A",
+         "exponent of activations' smoothing per input channel (default 0.5; 0 = none)", 0, 1, NULL},
+        {"--range", BB_OPTION_CHOICE, &s.make.range, "mse|p2.4|minmax", "how ranges are chosen (default p2.4)", 0, 0,
+         NULL},
+        {"--tables", BB_OPTION_CHOICE, &s.make.tables, "step|static", "activation ranges by step (default), or one for "
+         "all steps", 0, 0, NULL},
+        {"--refit", BB_OPTION_U32, &s.make.refit, "N", "rounds of least squares on an output's levels at most (default "
+         "25)", 0, 1000, NULL},
+        {"--ladder", BB_OPTION_CHOICE, &s.make.ladder, "never|best|always", "binary residual planes with free "
+         "multipliers at 4 bits and less; best: where they are worth their bytes (default)", 0, 0, &s.ladder_given},
+        {"--mixed", BB_OPTION_CHOICE, &s.make.mixed, "never|kurtosis|gain", "one bit more and one bit less for up to "
+         "half of a layer's outputs each, ranked so (default never)", 0, 0, &s.mixed_given},
+        {"--compensation", BB_OPTION_FLOAT, &s.make.compensation, "A", "rounding by output error on sampled inputs; A: "
+         "weight of the nearest level (default 0.3; 0 = always the nearest)", 0, 100, NULL},
+        {"--report", BB_OPTION_STRING, &s.report, "FILE", "a table of the layers: Markdown, or JSON if it ends "
+         "in .json", 0, 0, NULL},
         {"--images", BB_OPTION_U32, &s.make.images, "N", "pictures drawn for calibration (default 16)", 1, 4096,
          NULL},
         {"--steps", BB_OPTION_U32, &s.make.steps, "N", "steps of each (default 20, or all there are)", 1,
@@ -98,9 +112,16 @@ static int run(const bb_command *c, int argc, char **argv)
     bb_host h = {0};
     if (!bb_cli_parse(c, options, BB_COUNT(options), argc, argv, &path, 1, &code)) return code;
     if (!s.out) return bb_cli_usage_error(c, "-o OUT is missing");
+    if (s.make.budget && s.wbits_given) return bb_cli_usage_error(c, "--budget chooses the bits: leave out --wbits");
+    if (s.ladder_given && s.make.ladder && !s.make.budget && s.make.wbits > 4)
+        return bb_cli_usage_error(c, "--ladder needs --wbits 4 or less");
+    if (s.mixed_given && s.make.mixed && !s.make.budget && (s.make.wbits < 2 || s.make.wbits > 7))
+        return bb_cli_usage_error(c, "--mixed needs --wbits 2 to 7");
+    if (s.report && strcmp(s.report, s.out) == 0) return bb_cli_usage_error(c, "--report and -o name the same file");
     bb_cli_join(command, sizeof command, c, argc, argv);
     s.make.command = command;
     bb_status status = bb_file_check_writable(s.out, &err);
+    if (status == BB_OK && s.report) status = bb_file_check_writable(s.report, &err);
     if (status == BB_OK) status = bb_host_open(&h, path, &s.host, &err);
     if (status == BB_OK) status = quantize(&s, &h, &err);
     bb_host_close(&h);

@@ -64,6 +64,7 @@ export interface QuantizeOptions {
   tables?: 'step' | 'static';
   refit?: number;
   smoothing?: number;
+  compensation?: number;
   /** Calibration: pictures drawn (16), steps of each (20), guidance (2 with a null class), seed of the first. */
   images?: number;
   steps?: number;

@@ -20,6 +20,7 @@ const FIELDS = {
   images: 'whole',
   steps: 'whole',
   guidance: 'number',
+  compensation: 'number',
 };
 const OTHERS = ['seed', 'lora', 'command', 'signal', 'onProgress', 'wasm'];
 
