@@ -8,6 +8,9 @@ import { build } from './common.mjs';
 
 export const goldenPath = fileURLToPath(new URL('../golden.json', import.meta.url));
 
+/** [{ model, request, rgba_fnv1a64 }] */
+export const { pictures } = JSON.parse(readFileSync(goldenPath, 'utf8'));
+
 /** FNV-1a, 64 bits, as hex. */
 export function fnv1a64(bytes) {
   let hash = 0xcbf29ce484222325n;
@@ -16,13 +19,16 @@ export function fnv1a64(bytes) {
 }
 
 /** { hash, kernels, threads, png } of a picture, or { lacking } if this machine cannot run what the options ask for. */
-export function nativeHash(model, request, ...options) {
+export const nativeHash = (...picture) => hashBy(join(build, 'bitbrush'), ...picture);
+
+/** The same by the tool at that path. */
+export function hashBy(tool, model, request, ...options) {
   const folder = mkdtempSync(join(tmpdir(), 'bitbrush-golden-'));
   const out = join(folder, 'out.png');
   const flags = Object.entries(request).flatMap(([key, value]) => [`--${key}`, String(value)]);
   try {
     const args = ['generate', model, ...flags, ...options, '--quiet', '--json', '-o', out];
-    const text = execFileSync(join(build, 'bitbrush'), args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+    const text = execFileSync(tool, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
     const { rgba_fnv1a64: hash, kernels, threads } = JSON.parse(text);
     return { hash, kernels, threads, png: readFileSync(out) };
   } catch (error) {

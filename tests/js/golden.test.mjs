@@ -3,13 +3,11 @@
  * in tests/golden.json. `node tests/golden-update.mjs` rewrites the hashes, for a commit of its own.
  */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 import { after, test } from 'node:test';
 import { blobOf, library, models } from './common.mjs';
-import { fnv1a64, goldenPath, nativeHash } from './golden.mjs';
+import { fnv1a64, nativeHash, pictures } from './golden.mjs';
 
 const { load } = await library();
-const { pictures } = JSON.parse(readFileSync(goldenPath, 'utf8'));
 const ways = [[], ['--cpu=scalar'], ['--cpu=avx2'], ['--cpu=avx512'], ['--threads=1'], ['--threads=2']];
 const opened = new Map(); // wasm models by path
 async function wasmModel(path) {

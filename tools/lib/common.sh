@@ -28,6 +28,12 @@ need_build_tools() {
     need libjsmn-dev /usr/include/jsmn.h
 }
 
+need_other_builds() {
+    need wasi-libc /usr/lib/wasm32-wasi/libc.a
+    need libclang-rt-19-dev-wasm32 /usr/lib/llvm-19/lib/clang/19/lib/wasi/libclang_rt.builtins-wasm32.a
+    need emscripten emcmake
+}
+
 # Installs what need() found missing, once and without questions; touches no package manager if that is nothing.
 install_missing() {
     [[ ${#missing[@]} -eq 0 ]] && return
