@@ -3,6 +3,7 @@
  * in tests/golden.json. `node tests/golden-update.mjs` rewrites the hashes, for a commit of its own.
  */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, test } from 'node:test';
 import { blobOf, library, models } from './common.mjs';
 import { fnv1a64, nativeHash, pictures } from './golden.mjs';
