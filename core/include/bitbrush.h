@@ -71,7 +71,8 @@ typedef enum bb_sampler {
     BB_SAMPLER_DPMPP_3M_KARRAS,
     BB_SAMPLER_UNIPC,
     BB_SAMPLER_UNIPC_KARRAS,
-    BB_SAMPLER_PNDM,        /* with Runge-Kutta: steps + 9 evaluations, 4 steps at least */
+    BB_SAMPLER_PNDM,        /* with Runge-Kutta: steps + 9 evaluations, 4 steps at least; below 20 steps these two
+                               make the roundings of a quantized model visible */
     BB_SAMPLER_PLMS,        /* steps + 1 evaluations */
     BB_SAMPLER_LCM,         /* at most 50 steps; for models distilled for it */
 } bb_sampler;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { checkpoint, folder, model, ok, repo, run } from './tool.mjs';
+import { checkpoint, checkpointWith, folder, model, ok, repo, run } from './tool.mjs';
 
 const request = ['--label', '7', '--seed', '11', '--steps', '3'];
 
@@ -36,6 +36,23 @@ test('another label, seed, number of steps or guidance is another picture', () =
     assert.ok(!seen.has(hash), `${change} draws the same as ${seen.get(hash)}`);
     seen.set(hash, change);
   }
+});
+
+test("the model's own scheduler is the default, and others can be chosen by name", () => {
+  const out = folder(), other = join(out, 'other.safetensors'), plain = join(out, 'plain.safetensors');
+  const edit = c => ({ ...c, _class_name: 'DPMSolverMultistepScheduler', use_karras_sigmas: true });
+  ok('import', checkpointWith({ 'scheduler/scheduler_config.json': edit }), '-o', other);
+  ok('import', checkpoint, '-o', plain);
+  assert.equal(ok('info', other, '--json').scheduler.family, 'DPM-Solver multistep');
+  const draw = (from, ...options) =>
+    ok('generate', from, ...request, ...options, '--json', '-o', join(out, 'x.png')).rgba_fnv1a64;
+  const karras = draw(other);
+  assert.equal(draw(other, '--sampler', 'dpm++-2m-karras'), karras);
+  assert.equal(draw(plain, '--sampler', 'dpm++-2m-karras'), karras);
+  assert.equal(draw(other, '--sampler', 'ddim'), draw(plain));
+  assert.notEqual(draw(plain), karras);
+  ok('eval', other, '--against', other, '--images', '1', '--steps', '4', '--sampler', 'pndm', '--json')
+    .eps_error.forEach(e => assert.equal(e, 0));
 });
 
 test('import and quantize give the same file twice; info reads both', () => {

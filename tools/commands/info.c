@@ -104,6 +104,21 @@ static void print_steps(const bb_host *h, bool json)
     else if (longest) printf(" (any step count works; the nearest row is used)\n");
 }
 
+/* What --sampler default means for this model. */
+static void print_scheduler(const bb_host *h, bool json)
+{
+    static const char *const families[] = {"", "DDIM", "DDPM", "Euler", "Euler ancestral", "DPM-Solver multistep",
+                                           "UniPC", "PNDM", "LCM"};
+    static const char *const predictions[] = {"epsilon", "v", "sample"}, *const spacings[] = {"leading", "trailing",
+                                                                                              "linspace"};
+    const bb_schedule *s = &h->model->pack.schedule;
+    const char *family = families[s->solver.family], *prediction = predictions[s->prediction];
+    if (json) printf("\"scheduler\":{\"family\":\"%s\",\"order\":%u,\"options\":%u,\"prediction\":\"%s\",\"spacing\":"
+                     "\"%s\"},", family, s->solver.order, s->solver.flags, prediction, spacings[s->spacing]);
+    else printf("scheduler: %s, predicts %s, %s spacing%s\n", family, prediction, spacings[s->spacing],
+                s->solver.flags & BB_SOLVER_KARRAS ? ", Karras noise levels" : "");
+}
+
 /* Trained numbers: all weight slots but the timestep frequencies, which are computed. */
 static uint64_t parameters(const bb_graph *g)
 {
@@ -139,6 +154,7 @@ static int run(const bb_command *c, int argc, char **argv)
         print_layers(&h, json);
         if (json) print_modules(&h);
         print_steps(&h, json);
+        print_scheduler(&h, json);
         unsigned long long bytes = p->info.blob_bytes, n = parameters(&p->graph);
         if (json) printf("\"bytes\":%llu,\"parameters\":%llu,\"ops\":%u}\n", bytes, n, p->graph.n_ops);
         else printf("%llu parameters, %u ops, %u quantized layers, %llu bytes = %.3f × float32\n", n, p->graph.n_ops,

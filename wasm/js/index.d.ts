@@ -130,8 +130,8 @@ export interface ModelInfo {
 
 /**
  * How noise becomes a picture; 'default' is the model's own scheduler, the others keep its noise schedule and
- * prediction type. 'pndm' evaluates the model 9 times more than there are steps (4 at least), 'plms' once more. 'lcm'
- * takes at most 50 steps and is for models that were distilled for it.
+ * prediction type. 'pndm' evaluates the model 9 times more than there are steps (4 at least), 'plms' once more; with
+ * quantized models both want 20 steps. 'lcm' takes at most 50 and is for models that were distilled for it.
  */
 export type SamplerName =
   | 'default'
