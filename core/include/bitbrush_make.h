@@ -44,8 +44,8 @@ typedef enum bb_make_range { /* how the range of codes is chosen, for weights an
 
 typedef enum bb_make_ladder { /* binary residual planes with free multipliers instead of uniform levels */
     BB_LADDER_NEVER,
-    BB_LADDER_BEST,  /* per layer, where the output error is smaller */
-    BB_LADDER_ALWAYS,
+    BB_LADDER_BEST,  /* at 3 bits and less, per layer, where the output error pays for the bytes */
+    BB_LADDER_ALWAYS, /* at 4 bits and less */
 } bb_make_ladder;
 
 typedef enum bb_make_mixed { /* one bit more for some outputs of a layer, one bit less for as many */

@@ -5,7 +5,8 @@
 
 enum { FEWER, ASKED, MORE, WIDTHS }; /* planes − wbits + 1 */
 enum { UNIFORM, LADDER, FORMS };
-#define LADDER_BITS 4u /* above, free multipliers have too few integers to differ from uniform levels */
+#define LADDER_BITS 4u      /* above, free multipliers have too few integers to differ from uniform levels */
+#define LADDER_BEST_BITS 3u /* above, the gain (1 to 2 %) is not worth the bytes, and the fit takes longest of all */
 #define SWEEPS 4u      /* of compensated rounding */
 #define SHARES 6u      /* 0, 10 … 50 % */
 
@@ -230,7 +231,8 @@ static bool mixes(const fit *f)
 
 static bool may_ladder(const fit *f)
 {
-    return f->m->opt.ladder != BB_LADDER_NEVER && f->job->low && f->wbits <= LADDER_BITS;
+    uint32_t most = f->m->opt.ladder == BB_LADDER_ALWAYS ? LADDER_BITS : LADDER_BEST_BITS;
+    return f->m->opt.ladder != BB_LADDER_NEVER && f->job->low && f->wbits <= most;
 }
 
 static bb_status begin(fit *f, bb_make *m, const bb_job *job, const bb_quantizer_rec *q, uint32_t wbits)

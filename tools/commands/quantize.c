@@ -87,8 +87,9 @@ static int run(const bb_command *c, int argc, char **argv)
          "all steps", 0, 0, NULL},
         {"--refit", BB_OPTION_U32, &s.make.refit, "N", "rounds of least squares on an output's levels at most (default "
          "25)", 0, 1000, NULL},
-        {"--ladder", BB_OPTION_CHOICE, &s.make.ladder, "never|best|always", "binary residual planes with free "
-         "multipliers at 4 bits and less; best: where they are worth their bytes (default)", 0, 0, &s.ladder_given},
+        {"--ladder", BB_OPTION_CHOICE, &s.make.ladder, "never|best|always",
+         "binary residual planes with free multipliers; best (default): at 3 bits and less, where worth their bytes; "
+         "always: at 4 and less", 0, 0, &s.ladder_given},
         {"--mixed", BB_OPTION_CHOICE, &s.make.mixed, "never|kurtosis|gain", "one bit more and one bit less for up to "
          "half of a layer's outputs each, ranked so (default never)", 0, 0, &s.mixed_given},
         {"--compensation", BB_OPTION_FLOAT, &s.make.compensation, "A", "rounding by output error on sampled inputs; A: "
