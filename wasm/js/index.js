@@ -5,7 +5,11 @@ import { Model } from './model.js';
 import { addressOf, sourceOf } from './source.js';
 
 export { BitbrushError, detect };
-export { quantize } from './quantize.js';
+
+/** Pages that only draw never fetch what it needs. @type {typeof import('./index.js').quantize} */
+export async function quantize(from, options) {
+  return (await import('./quantize.js')).quantize(from, options);
+}
 
 /**
  * @param {string | URL | Blob | Response} from
