@@ -32,7 +32,7 @@ FUZZ_TARGET(make)
     opt.tables = r.tables % 4;
     opt.refit = r.refit % 4;
     opt.images = r.images % 3;
-    opt.steps = r.steps % 4;
+    opt.steps = 1 + r.steps % 2; /* 0 would be 20 of them */
     opt.smoothing = (float)(r.smoothing % 128) / 100;
     opt.guidance = (float)r.guidance / 64;
     opt.budget = (uint64_t)r.budget * 16;

@@ -36,8 +36,8 @@ static bb_status read_licence(bb_checkpoint *ck, const char *root, bb_error *err
 {
     char path[BB_PATH_MAX], line[256];
     BB_TRY(join(path, root, "README.md", err));
+    if (!bb_path_exists(path)) return BB_OK;
     FILE *f = fopen(path, "r");
-    if (!f && errno == ENOENT) return BB_OK;
     if (!f) return bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot read: %s", path, strerror(errno));
     bool inside = fgets(line, sizeof line, f) && !strncmp(line, "---", 3);
     while (inside && fgets(line, sizeof line, f) && strncmp(line, "---", 3) != 0) {
