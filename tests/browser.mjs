@@ -157,6 +157,14 @@ const page = await newPage();
 }
 check((await page.$('#no-server')) === null, 'the module removes the sentence about the server');
 same(await page.textContent('#kernels'), 'wasm_relaxed', 'kernel set');
+{
+  const preloaded = await page.$$eval('link[rel=modulepreload]', all => all.map(e => e.href.split('/').at(-1)));
+  const wanted = new Set(['index.js']); // and what each of them imports; a Set goes on with what is added
+  for (const name of wanted)
+    for (const [, other] of readFileSync(join(site, 'js', name), 'utf8').matchAll(/^import .* from '\.\/(.*)';$/gm))
+      wanted.add(other);
+  same(preloaded.sort().join(), [...wanted].sort().join(), 'scripts preloaded');
+}
 same((await page.$$('#strip li')).length, request.steps, 'pictures in the strip');
 same(await page.$eval('#picture', c => getComputedStyle(c).imageRendering), 'pixelated', 'upscaling');
 
@@ -361,6 +369,22 @@ for (const [what, rightCalls] of Object.entries({ cold: 0, hot: 700 })) {
   await empty.evaluate(async () => (await import('/js/index.js')).detect());
   same(await empty.evaluate(() => globalThis.probed()), calls, 'a probe that failed is remembered');
   await empty.context().close();
+}
+
+// ---- a host without the relaxed module ----
+
+for (const [what, reply] of Object.entries({
+  'nothing': to => to.writeHead(404).end(),
+  'a page': to => to.writeHead(200, { 'Content-Type': 'text/html' }).end('<!doctype html><title>Home</title>'),
+})) {
+  faults['/bitbrush-relaxed.wasm'] = reply;
+  const empty = await emptyPage();
+  const mine = await drawn(empty, model.name, request);
+  same(mine.features.relaxed, true, `${what} in place of the relaxed module: detect`);
+  same(mine.kernels, 'wasm_simd128', `${what} in place of the relaxed module: kernel set`);
+  same(sha256(Uint8ClampedArray.from(mine.data)), sha256(expected.data), `${what} in its place: the picture`);
+  await empty.context().close();
+  delete faults['/bitbrush-relaxed.wasm'];
 }
 
 // ---- quantizing in the page ----

@@ -112,6 +112,8 @@ test('errors have codes and say what to do', async () => {
     [blob, { wbit: 4 }, 'arg', /no option wbit/],
     [blob, { command: 'a\0b' }, 'arg', /command/],
     [blob, { lora: [{}] }, 'arg', /LoRA 1/],
+    [blob, { lora: [undefined] }, 'arg', /LoRA 1/],
+    [blob, { lora: { blob: fileOf(kohya) } }, 'arg', /lora: must be a list/],
     [blob, { lora: [{ blob: fileOf(kohya), scale: Infinity }] }, 'arg', /lora\.safetensors.*scale/],
     [blob, { lora: [{ blob: fileOf(float) }] }, 'unsupported', /float\.safetensors: tensor graph/],
     [blob, { lora: [{ blob: new Blob(['x']), name: 'x.safetensors' }] }, 'corrupt', /x\.safetensors/],

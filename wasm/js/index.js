@@ -2,7 +2,7 @@
 import { BitbrushError } from './errors.js';
 import { detect } from './features.js';
 import { Model } from './model.js';
-import { addressOf, sourceOf } from './source.js';
+import { addressOf, sourceOf, stopping } from './source.js';
 
 export { BitbrushError, detect };
 
@@ -24,23 +24,12 @@ export async function load(from, { signal, onProgress, wasm, grace } = {}) {
       'this browser has no WebAssembly SIMD: use a current Chrome, Edge, Firefox or Safari (16.4 or later)',
     );
   }
-  wasm ??= relaxed
-    ? new URL('../bitbrush-relaxed.wasm', import.meta.url)
-    : new URL('../bitbrush-simd128.wasm', import.meta.url);
-  signal?.throwIfAborted();
-  // A Response is read on the page's side, so ending the worker does not end its download; this does.
-  const stop = new AbortController();
-  const abort = () => stop.abort(signal?.reason);
-  signal?.addEventListener('abort', abort, { once: true });
-  try {
-    const model = new Model(await sourceOf(from, stop.signal), addressOf(wasm), grace);
+  const simd128 = new URL('../bitbrush-simd128.wasm', import.meta.url);
+  const own = relaxed ? [new URL('../bitbrush-relaxed.wasm', import.meta.url), simd128] : [simd128];
+  const modules = (wasm === undefined ? own : [wasm]).map(addressOf);
+  return stopping(signal, async stop => {
+    const model = new Model(await sourceOf(from, stop), modules, grace);
     await model.start({ signal, onProgress });
     return model;
-  } catch (error) {
-    stop.abort(error);
-    signal?.throwIfAborted();
-    throw error;
-  } finally {
-    signal?.removeEventListener('abort', abort);
-  }
+  });
 }

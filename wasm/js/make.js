@@ -8,18 +8,9 @@ const PHASES = /** @type {const} */ (['calibrate', 'quantize', 'write']);
  *     | stack, data | model file | model | LoRA files, texts | the maker's own stack … |
  */
 class Maker extends Engine {
-  /** Copies bytes behind everything so far. @param {Uint8Array} data @returns {number} their address */
-  #put(data) {
-    const at = this.modelEnd;
-    this.reserve(at + data.length);
-    this.bytes(at, data.length).set(data);
-    this.modelEnd = Math.ceil((at + data.length) / 64) * 64;
-    return at;
-  }
-
   /** @param {string} text */
   #text(text) {
-    return this.#put(new TextEncoder().encode(`${text}\0`));
+    return this.append(new TextEncoder().encode(`${text}\0`));
   }
 
   /**
@@ -31,7 +22,7 @@ class Maker extends Engine {
     const { x } = this;
     const about = command === undefined ? 0 : this.#text(command);
     const files = loras.map(({ name, data, config, scale }) => /** @type {const} */ ([
-      this.#text(name), this.#put(data), data.length, config ? this.#put(config) : 0, config?.length ?? 0, scale,
+      this.#text(name), this.append(data), data.length, config ? this.append(config) : 0, config?.length ?? 0, scale,
     ]));
     x.bbm_start(this.modelEnd);
     fields.forEach((value, field) => value === undefined || x.bbm_option(field, value));

@@ -11,7 +11,7 @@ export class Model {
   /** @type {Port | undefined} */
   #port;
   #source;
-  #wasm;
+  #modules;
   #grace;
   #disposed = false;
   #sessions = 0;
@@ -22,12 +22,12 @@ export class Model {
 
   /**
    * @param {import('./protocol.js').Source} source
-   * @param {string} wasm address of the module
+   * @param {string[]} modules addresses of modules that do, the preferred one first
    * @param {number} [grace] ms to wait for a cancelled step
    */
-  constructor(source, wasm, grace) {
+  constructor(source, modules, grace) {
     this.#source = source;
-    this.#wasm = wasm;
+    this.#modules = modules;
     this.#grace = grace;
   }
 
@@ -43,7 +43,7 @@ export class Model {
       // grace 0: ending the worker ends the download that it makes itself, of an address
       this.info = freeze(
         await port.ask(
-          { op: 'load', source, wasm: this.#wasm },
+          { op: 'load', source, modules: this.#modules },
           { signal, transfer, grace: 0, progress: p => onProgress?.(p) },
         ),
       );

@@ -24,7 +24,7 @@ export interface MakeOptions {
 }
 
 export type Ask =
-  | { op: 'load'; source: Source; wasm: string }
+  | { op: 'load'; source: Source; modules: string[] }
   /* the page numbers the sessions, so that `end` can be sent before `begin` is answered */
   | { op: 'begin'; session: number; request: PlainRequest }
   | { op: 'step'; session: number; preview: boolean }

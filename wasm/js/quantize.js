@@ -3,7 +3,7 @@ import { BitbrushError } from './errors.js';
 import { detect } from './features.js';
 import { seedOf } from './model.js';
 import { Port } from './port.js';
-import { addressOf, sourceOf, toSend } from './source.js';
+import { addressOf, sourceOf, stopping, toSend } from './source.js';
 
 /** The fields of door bbm_option, in its order: words by number, or the kind of number. */
 const FIELDS = {
@@ -35,34 +35,26 @@ export async function quantize(from, options = {}) {
   const checked = check(options);
   if (!(await detect()).simd)
     throw new BitbrushError('unsupported', 'this browser has no WebAssembly SIMD: use a current one');
+  if (!Array.isArray(options.lora ?? [])) throw new BitbrushError('arg', 'lora: must be a list of { blob, scale }');
   const loras = await Promise.all((options.lora ?? []).map(loraOf));
-  const stop = new AbortController();
-  const abort = () => stop.abort(signal?.reason);
-  signal?.addEventListener('abort', abort, { once: true });
-  signal?.throwIfAborted();
-  /** @type {Port | undefined} */
-  let port;
-  try {
+  const transfer = loras.flatMap(({ data, config }) => (config ? [data.buffer, config.buffer] : [data.buffer]));
+  const module = addressOf(wasm);
+  return stopping(signal, async stop => {
     const bytes = ArrayBuffer.isView(from) || from instanceof ArrayBuffer;
-    const source = await sourceOf(bytes ? new Blob([from]) : from, stop.signal);
-    port = await Port.open();
-    const transfer = loras.flatMap(({ data, config }) => (config ? [data.buffer, config.buffer] : [data.buffer]));
-    const sent = toSend(source);
-    if ('stream' in sent) transfer.push(/** @type {any} */ (sent.stream));
-    const made = await port.ask(
-      { op: 'quantize', source: sent, wasm: addressOf(wasm), options: checked, loras },
-      // grace 0: the worker has nothing that is worth keeping, so an abort ends it in the middle of a slice
-      { signal, transfer, grace: 0, progress: p => onProgress?.(p) },
-    );
-    return new Blob([made], { type: 'application/octet-stream' });
-  } catch (error) {
-    stop.abort(error);
-    signal?.throwIfAborted();
-    throw error;
-  } finally {
-    signal?.removeEventListener('abort', abort);
-    port?.close();
-  }
+    const source = toSend(await sourceOf(bytes ? new Blob([from]) : from, stop));
+    if ('stream' in source) transfer.push(/** @type {any} */ (source.stream));
+    const port = await Port.open();
+    try {
+      const made = await port.ask(
+        { op: 'quantize', source, wasm: module, options: checked, loras },
+        // grace 0: the worker has nothing that is worth keeping, so an abort ends it in the middle of a slice
+        { signal, transfer, grace: 0, progress: p => onProgress?.(p) },
+      );
+      return new Blob([made], { type: 'application/octet-stream' });
+    } finally {
+      port.close();
+    }
+  });
 }
 
 /**
@@ -95,7 +87,8 @@ function check(options) {
  * @param {import('./index.js').LoraFile} lora
  * @param {number} index
  */
-async function loraOf({ blob, scale = 1, name, config }, index) {
+async function loraOf(lora, index) {
+  const { blob, scale = 1, name, config } = lora ?? {};
   const called = name ?? (/** @type {any} */ (blob)?.name || `LoRA ${index + 1}`);
   if (typeof called !== 'string' || called.includes('\0'))
     throw new BitbrushError('arg', `lora: the name of number ${index + 1} is no text`);

@@ -39,6 +39,24 @@ export class Engine {
     return new this(instance);
   }
 
+  /**
+   * The first of these modules that starts: a host may lack the preferred one, or answer with a page in its place.
+   * @param {string[]} urls
+   */
+  static async first(urls) {
+    const why = [];
+    for (const url of urls) {
+      try {
+        return await this.create(url);
+      } catch (error) {
+        why.push(error);
+      }
+    }
+    if (why.length === 1) throw why[0];
+    const text = why.map(error => /** @type {Error} */ (error).message).join('; ');
+    throw new BitbrushError('worker', text, { cause: why[0] });
+  }
+
   get memoryBytes() {
     return this.x.memory.buffer.byteLength;
   }
@@ -102,6 +120,15 @@ export class Engine {
     this.reserve(at + size);
     this.check(this.x.bbw_model(this.blobAt, bytes, at, size));
     this.modelEnd = align(at + size);
+  }
+
+  /** Copies bytes behind the model and all appended so far. @param {Uint8Array} data @returns {number} their address */
+  append(data) {
+    const at = this.modelEnd;
+    this.reserve(at + data.length);
+    this.bytes(at, data.length).set(data);
+    this.modelEnd = align(at + data.length);
+    return at;
   }
 
   /** @returns {import('./index.js').ModelInfo} */

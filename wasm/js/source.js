@@ -16,6 +16,30 @@ export function addressOf(address) {
 }
 
 /**
+ * Does the work with a signal of its own, aborted with the caller's and when the work fails: a Response is read on the
+ * page's side, so ending the worker does not end its download; this does.
+ * @template T
+ * @param {AbortSignal | undefined} signal
+ * @param {(stop: AbortSignal) => Promise<T>} work
+ * @returns {Promise<T>}
+ */
+export async function stopping(signal, work) {
+  const stop = new AbortController();
+  const abort = () => stop.abort(signal?.reason);
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    signal?.throwIfAborted();
+    return await work(stop.signal);
+  } catch (error) {
+    stop.abort(error);
+    signal?.throwIfAborted();
+    throw error;
+  } finally {
+    signal?.removeEventListener('abort', abort);
+  }
+}
+
+/**
  * @param {string | URL | Blob | Response} from
  * @param {AbortSignal} stop
  * @returns {Promise<import('./protocol.js').Source>}

@@ -23,10 +23,10 @@ class Cancelled extends Error {}
 
 /** @type {Record<string, (message: any) => any>} */
 const serve = {
-  async load({ id, source, wasm }) {
+  async load({ id, source, modules }) {
     const from = open(source); // while the module compiles
     from.catch(() => {});
-    engine = await Engine.create(wasm);
+    engine = await Engine.first(modules);
     await receive(engine, await from, (loaded, all) => post({ id, progress: { loaded, total: all } }));
     return engine.info();
   },
