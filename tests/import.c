@@ -133,11 +133,18 @@ static void test_folders(void)
     expect_fine("the unchanged case");
     unlink(in_folder(WEIGHTS));
     expect(BB_ERR_ARGUMENT, folder, "no weights here; looked for diffusion_pytorch_model.safetensors");
+    put_text(WEIGHTS, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
+    expect(BB_ERR_ARGUMENT, WEIGHTS, "git lfs pull");
+    unlink(in_folder(WEIGHTS));
     put_text("model_index.json", "{\"_class_name\": \"P\", \"unet\": [\"diffusers\", \"UNet2DModel\"]}");
     unlink(in_folder("config.json"));
     expect(BB_ERR_ARGUMENT, "/unet", "no such folder");
     put_text("model_index.json", "{\"_class_name\": \"P\", \"transformer\": [\"diffusers\", \"DiTTransformer\"]}");
-    expect(BB_ERR_UNSUPPORTED, "transformer", "DiTTransformer");
+    expect(BB_ERR_UNSUPPORTED, "transformer (DiTTransformer) of P", "UNet2DModel");
+    put_text("model_index.json", "{\"_class_name\": \"StableDiffusionPipeline\", \"requires_safety_checker\": true, "
+             "\"unet\": [\"diffusers\", \"UNet2DConditionModel\"], \"vae\": [\"diffusers\", \"AutoencoderKL\"]}");
+    expect(BB_ERR_UNSUPPORTED, "unet (UNet2DConditionModel) of StableDiffusionPipeline is not supported",
+           "supported: pipelines of a unet (UNet2DModel) and a scheduler");
     put_text("model_index.json", "{\"_class_name\": \"P\"}");
     expect(BB_ERR_UNSUPPORTED, "model_index.json", "no unet");
     put_text("model_index.json", "{\"unet\": [");
@@ -161,6 +168,8 @@ static void test_config(void)
 {
     const bb_status no = BB_ERR_UNSUPPORTED;
     expect_config("\"UNet2DModel\"", "\"UNet3DModel\"", no, "UNet3DModel", "supported: UNet2DModel");
+    unlink(in_folder(WEIGHTS)); /* the class is what to say first */
+    expect(no, "UNet3DModel", "supported: UNet2DModel");
     expect_config("\"_class_name\": \"UNet2DModel\",", "", no, "config.json", "_class_name");
     expect_config("\"dropout\"", "\"colour\": 3, \"dropout\"", no, "config.json", "\"colour\"");
     expect_config("\"dropout\"", "\"_colour\": 3, \"hue\": null, \"tint\": false, \"dropout\"", BB_OK, "", "");

@@ -1,6 +1,6 @@
 /** What the commands promise when all is well: the same bytes on every kernel set, thread count and repetition. */
 import assert from 'node:assert/strict';
-import { readFileSync, readdirSync } from 'node:fs';
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { checkpoint, checkpointWith, folder, model, ok, repo, run } from './tool.mjs';
@@ -53,6 +53,16 @@ test("the model's own scheduler is the default, and others can be chosen by name
   assert.notEqual(draw(plain), karras);
   ok('eval', other, '--against', other, '--images', '1', '--steps', '4', '--sampler', 'pndm', '--json')
     .eps_error.forEach(e => assert.equal(e, 0));
+});
+
+test('import says which of two files of weights it read', () => {
+  const out = folder(), at = checkpointWith(), unet = join(at, 'unet');
+  const weights = readdirSync(unet).find(name => name.endsWith('.safetensors'));
+  writeFileSync(join(unet, 'diffusion_pytorch_model.bin'), 'not looked at');
+  const { status, stderr } = run('import', at, '-o', join(out, 'm'));
+  assert.equal(status, 0, stderr);
+  const [read, not] = [weights, 'diffusion_pytorch_model.bin'].map(name => join(unet, name));
+  assert.equal(stderr, `bitbrush: ${read} read; ${not} not\n`);
 });
 
 test('import and quantize give the same file twice; info reads both', () => {

@@ -51,12 +51,22 @@ static bb_status read_licence(bb_checkpoint *ck, const char *root, bb_error *err
     return failed ? bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot read", path) : BB_OK;
 }
 
+#define SUPPORTED_PIPELINES "supported: pipelines of a unet (UNet2DModel) and a scheduler, such as DDPMPipeline"
+
+/* UNetUnconditionalModel is its name before diffusers 0.1. */
+static bool is_known_class(const char *name)
+{
+    return !strcmp(name, "UNet2DModel") || !strcmp(name, "UNetUnconditionalModel");
+}
+
 /* A pipeline must have a unet; what else it has (decoder, text encoder) would be left out, so it is refused. */
 static bb_status check_pipeline(const char *path, bb_error *err)
 {
     bb_json_file index;
     BB_TRY(bb_json_file_open(&index, path, err));
     const bb_json *j = &index.json;
+    char pipeline[96] = "the pipeline";
+    bb_json_string(j, bb_json_member(j, 0, "_class_name"), pipeline, sizeof pipeline);
     bb_status status = BB_OK;
     bool unet = false;
     for (uint32_t key = bb_json_first(j, 0); key != BB_JSON_NONE && status >= 0; key = bb_json_next(j, key)) {
@@ -65,15 +75,15 @@ static bb_status check_pipeline(const char *path, bb_error *err)
         bb_json_string(j, key, name, sizeof name);
         if (name[0] == '_' || !bb_json_is_array(j, value) || bb_json_is_null(j, entry)) continue;
         bb_json_string(j, entry, class_name, sizeof class_name);
-        if (!strcmp(name, "unet")) unet = true;
-        else if (strcmp(name, "scheduler") != 0) {
-            status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: component %s (%s) is not supported; "
-                             "supported: unet (UNet2DModel), scheduler", path, name, class_name);
-        }
+        bool is_unet = !strcmp(name, "unet");
+        unet = unet || is_unet;
+        if (is_unet ? is_known_class(class_name) : !strcmp(name, "scheduler")) continue;
+        status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: component %s (%s) of %s is not supported; " SUPPORTED_PIPELINES,
+                         path, name, class_name, pipeline);
     }
     bb_json_file_close(&index);
     if (status >= 0 && !unet) {
-        status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: the pipeline has no unet; supported: UNet2DModel", path);
+        status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: %s has no unet; " SUPPORTED_PIPELINES, path, pipeline);
     }
     return status;
 }
@@ -111,6 +121,18 @@ static bb_status find_files(bb_checkpoint *ck, char component[BB_PATH_MAX], cons
                    "not a diffusers checkpoint", component);
 }
 
+/* Before the weights are looked for: of another class, they would be of no use either. */
+static bb_status check_class(bb_checkpoint *ck, bb_error *err)
+{
+    const bb_json *j = &ck->config.json;
+    if (!bb_json_string(j, bb_json_member(j, 0, "_class_name"), ck->class_name, sizeof ck->class_name)) {
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: has no _class_name; not a diffusers component", ck->config_path);
+    }
+    if (is_known_class(ck->class_name)) return BB_OK;
+    return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: class %s is not supported; supported: UNet2DModel", ck->config_path,
+                   ck->class_name);
+}
+
 bb_status bb_checkpoint_open(bb_checkpoint *ck, const char *path, bb_error *err)
 {
     char component[BB_PATH_MAX];
@@ -119,13 +141,8 @@ bb_status bb_checkpoint_open(bb_checkpoint *ck, const char *path, bb_error *err)
     set_source(ck, path);
     BB_TRY(read_licence(ck, path, err));
     BB_TRY(bb_json_file_open(&ck->config, ck->config_path, err));
-    const bb_json *j = &ck->config.json;
-    bb_status status = BB_OK;
-    if (!bb_json_string(j, bb_json_member(j, 0, "_class_name"), ck->class_name, sizeof ck->class_name)) {
-        status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: has no _class_name; not a diffusers component", ck->config_path);
-    } else {
-        status = bb_weights_open(&ck->weights, component, err);
-    }
+    bb_status status = check_class(ck, err);
+    if (status >= 0) status = bb_weights_open(&ck->weights, component, err);
     if (status < 0) bb_checkpoint_close(ck);
     return status;
 }

@@ -19,7 +19,7 @@ typedef struct bb_checkpoint {
     bb_weights weights;
 } bb_checkpoint;
 
-/* On failure nothing needs closing. */
+/* Refuses components and pipelines of other classes than are supported. On failure nothing needs closing. */
 bb_status bb_checkpoint_open(bb_checkpoint *ck, const char *path, bb_error *err);
 void bb_checkpoint_close(bb_checkpoint *ck);
 

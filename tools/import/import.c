@@ -8,6 +8,7 @@
 #include "import/unet2d.h"
 #include "make.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,8 +104,9 @@ static bb_status load(import *im, uint32_t slot, float **out, size_t *count)
     for (size_t i = 0; i < *count; i++) {
         if (x[i] - x[i] == 0) continue;
         free(x);
-        return bb_fail(im->err, BB_ERR_CORRUPT, "%s: tensor %s holds a value that is no finite number",
-                       im->checkpoint.weights.path, name);
+        return bb_fail(im->err, BB_ERR_CORRUPT, "%s: tensor %s holds a value that is no finite number: the file "
+                       "is damaged, or training had diverged",
+                       t ? bb_weights_path(&im->checkpoint.weights, t) : "constants", name);
     }
     *out = x;
     return BB_OK;
@@ -209,11 +211,6 @@ static bb_status add_weights(import *im)
 static bb_status build(import *im)
 {
     bb_checkpoint *ck = &im->checkpoint;
-    bool known = !strcmp(ck->class_name, "UNet2DModel") || !strcmp(ck->class_name, "UNetUnconditionalModel");
-    if (!known) { /* the latter is its name before diffusers 0.1 */
-        return bb_fail(im->err, BB_ERR_UNSUPPORTED, "%s: class %s is not supported; supported: UNet2DModel",
-                       ck->config_path, ck->class_name);
-    }
     bb_config c = bb_config_init(&ck->config.json, 0, ck->config_path, "UNet2DModel", im->err);
     bb_builder_init(&im->builder, "denoiser", im->err);
     BB_TRY(bb_unet2d_build(&im->builder, &c, &im->facts));
@@ -283,6 +280,8 @@ bb_status bb_import(const bb_import_options *opt, uint8_t **out, size_t *out_siz
     BB_ASSERT(opt->dtype == BB_F32 || opt->dtype == BB_F16);
     BB_TRY(bb_checkpoint_open(&im.checkpoint, opt->path, err));
     bb_status status = run(&im, out, out_size);
+    const bb_weights *w = &im.checkpoint.weights;
+    if (status == BB_OK && w->unused) fprintf(stderr, "bitbrush: %s read; %s not\n", w->path, w->unused);
     release(&im);
     return status;
 }

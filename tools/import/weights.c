@@ -79,6 +79,14 @@ static bb_status add_torch(bb_weights *w, const bb_file *file, const char *path,
     return status;
 }
 
+/* A clone without Git LFS has a few lines of text in the place of each large file. */
+static bb_status check_fetched(const bb_file *file, const char *path, bb_error *err)
+{
+    static const char pointer[] = "version https://git-lfs";
+    if (file->size < sizeof pointer || memcmp(file->data, pointer, sizeof pointer - 1) != 0) return BB_OK;
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: not the weights but a pointer to them; run git lfs pull", path);
+}
+
 /* Opens the file; w->files has room for it. */
 static bb_status add_file(bb_weights *w, const char *path, bb_error *err)
 {
@@ -90,6 +98,7 @@ static bb_status add_file(bb_weights *w, const char *path, bb_error *err)
         return status;
     }
     w->files[w->n_files++] = f;
+    BB_TRY(check_fetched(&f.file, path, err));
     if (ends_with(path, ".safetensors")) return add_safetensors(w, &f.file, path, err);
     return add_torch(w, &f.file, path, err);
 }
@@ -143,7 +152,8 @@ static bool shard_name_ok(const char *name, const char *suffix)
 
 static bb_status read_entries(const bb_weights *w, index *x, const bb_json *j, uint32_t map, bb_error *err)
 {
-    const char *suffix = strstr(w->path, ".safetensors.index") ? ".safetensors" : ".bin";
+    const char *slash = strrchr(w->path, '/'), *name = slash ? slash + 1 : w->path;
+    const char *suffix = strstr(name, ".safetensors.index") ? ".safetensors" : ".bin";
     x->entries = calloc((size_t)bb_json_size(j, map) + 1, sizeof *x->entries);
     if (!x->entries) return out_of_memory(w, err);
     for (uint32_t key = bb_json_first(j, map); key != BB_JSON_NONE; key = bb_json_next(j, key)) {
@@ -294,7 +304,7 @@ static bb_status keep_network(bb_weights *w, bb_error *err)
 
 /* ---- life ---- */
 
-/* Sets w->path to the first candidate that exists. */
+/* Sets w->path to the first candidate that exists, w->unused to the second. */
 static bb_status find_file(bb_weights *w, const char *folder, bb_error *err)
 {
     static const char *const stems[] = {"diffusion_pytorch_model", "pytorch_model", "model"};
@@ -308,11 +318,15 @@ static bb_status find_file(bb_weights *w, const char *folder, bb_error *err)
         const char *stem = stems[i / FORMATS % BB_COUNT(stems)];
         bb_format(name, sizeof name, formats[i % FORMATS], stem, variants[i / FORMATS / BB_COUNT(stems)]);
         if (!bb_path_join(path, sizeof path, folder, name) || !bb_path_exists(path)) continue;
-        w->path = copy_of(path);
-        return w->path ? BB_OK : out_of_memory(w, err);
+        if (w->path && !strcmp(w->path, path)) continue; /* an index without variant has two formats */
+        char **slot = w->path ? &w->unused : &w->path;
+        *slot = copy_of(path);
+        if (!*slot) return out_of_memory(w, err);
+        if (w->unused) return BB_OK;
     }
+    if (w->path) return BB_OK;
     return bb_fail(err, BB_ERR_ARGUMENT, "%s: no weights here; looked for %s.safetensors, .safetensors.index.json, "
-                   ".bin, .pth, .pt and .ckpt, also with .fp16, .bf16 or .ema", folder, stems[0]);
+                   ".bin, .pth, .pt and .ckpt, also with .fp16, .bf16 or .ema: fetch one of them", folder, stems[0]);
 }
 
 static bb_status open_files(bb_weights *w, const char *folder, bb_error *err)
@@ -351,6 +365,7 @@ void bb_weights_close(bb_weights *w)
     free(w->tensors);
     free(w->files);
     free(w->path);
+    free(w->unused);
     *w = (bb_weights){0};
 }
 

@@ -1,4 +1,4 @@
-/* The weights of one component, in whichever of these files they are found first:
+/* The weights of one component, in whichever of these files is found first:
  *     STEM.safetensors, STEM.safetensors.index.json with its shards, STEM.bin, STEM.bin.index.json with its shards,
  *     STEM.pth, STEM.pt, STEM.ckpt
  * with STEM diffusion_pytorch_model, pytorch_model or model, then with the variants .fp16, .bf16 and .ema of these. All
@@ -17,7 +17,8 @@ typedef struct bb_weights {
     size_t n;
     struct bb_weight_file { bb_file file; char *path; } *files; /* [n_files], sorted by name */
     size_t n_files;
-    char *path; /* the file that was found first: the only one, or the index */
+    char *path;   /* the file that was found first: the only one, or the index */
+    char *unused; /* the next that is there too, but not read; NULL if none is */
 } bb_weights;
 
 /* folder: of the component. On failure nothing needs closing. */
