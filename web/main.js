@@ -14,6 +14,7 @@ const say = (text, failed = false) => {
   $('status').classList.toggle('failed', failed);
 };
 const megabytes = bytes => `${(bytes / 2 ** 20).toFixed(1)} MB`;
+const capital = text => text.charAt(0).toUpperCase() + text.slice(1);
 const median = list => [...list].sort((a, b) => a - b)[list.length >> 1];
 
 function enable() {
@@ -163,12 +164,14 @@ async function draw() {
       paint(canvas, shown);
       addToStrip(shown, step);
       $('progress').value = (step.index + 1) / step.total;
-      $('ms').textContent = `${median(times).toFixed(0)} ms`;
+      $('ms').textContent = median(times) < 1 ? 'under 1 ms' : `${median(times).toFixed(0)} ms`;
       $('memory').textContent = megabytes(step.memoryBytes);
       if (step.image) picture = step.image;
     }
     canvas.setAttribute('aria-label', title);
-    say(`${title}: ${times.length} steps in ${((performance.now() - begun) / 1000).toFixed(2)} s.`);
+    const evaluations = times.length === what.steps ? '' : ` (${times.length} evaluations of the model)`;
+    const seconds = ((performance.now() - begun) / 1000).toFixed(2);
+    say(`${capital(title)}: ${what.steps} steps in ${seconds} s${evaluations}.`);
   } catch (error) {
     if (!mine.signal.aborted) say(error.message, true);
     else if (!loading) say('Cancelled.'); // else: by the choice of another model
