@@ -86,7 +86,7 @@ static uint32_t mm_slot(memmodel *m, const char *name, uint32_t rank, const uint
     return m->graph.n_weights++;
 }
 
-static uint32_t mm_vector(memmodel *m, const char *name, const float *data, uint32_t n)
+static inline uint32_t mm_vector(memmodel *m, const char *name, const float *data, uint32_t n)
 {
     uint32_t at = m->out.n_f32;
     memcpy(m->f32 + at, data, n * sizeof *data);

@@ -74,6 +74,27 @@ export const mutants = [
     by: ['quant'],
   },
   {
+    name: 'multipliers of the second width class where the first one has its own',
+    file: 'core/make/fit.c',
+    find: '((row - first) / BB_TILE)',
+    put: '(row / BB_TILE)',
+    by: ['make'],
+  },
+  {
+    name: 'weights smoothed by the factor of another channel',
+    file: 'core/make/fit.c',
+    find: 'f->inv_s[i % f->job->channels]',
+    put: 'f->inv_s[i / f->job->taps]',
+    by: ['make'],
+  },
+  {
+    name: 'history of the first picture for all of a batch',
+    file: 'core/api/session.c',
+    find: '.history = s->history + (size_t)i * s->plan.buffers * s->x_size',
+    put: '.history = s->history + (size_t)i * 0',
+    by: ['session'],
+  },
+  {
     name: 'LoRA alpha not divided by the rank',
     file: 'core/make/lora.c',
     find: 'p->scale = (double)alpha / (double)rank;',
