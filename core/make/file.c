@@ -46,7 +46,8 @@ bb_pack_out bb_file_out(const bb_make *m)
         .n_quantizers = m->n_quantizers, .delta = m->delta, .offset = m->offset, .n_rows = m->n_rows,
         .multiplier = m->multiplier, .n_multiplier = m->n_multiplier, .perm = m->perm, .n_perm = m->n_perm,
         .inv_s = m->inv_s, .n_inv_s = m->n_inv_s, .step_key = m->step_key, .n_step_key = m->n_key,
-        .step_delta = m->step_delta, .step_zero = m->step_zero, .n_step = m->n_step, .schedule = &m->model.pack.schedule, .info = info, .meta = m->meta, .n_meta = m->n_meta};
+        .step_delta = m->step_delta, .step_zero = m->step_zero, .n_step = m->n_step,
+        .schedule = &m->model.pack.schedule, .info = info, .meta = m->meta, .n_meta = m->n_meta};
 }
 
 static bb_status read_back(bb_blocks *blocks, const uint8_t *bytes, size_t n, bb_error *err)

@@ -256,7 +256,7 @@ static size_t put_number(char *out, size_t size, float x)
         places++;
     }
     uint64_t digits = m < 1e15 ? (uint64_t)(m * power + 0.5) : 0, whole = digits / (uint64_t)power;
-    size_t n = bb_format(out, size, "%s%z", x < 0 ? "-" : "", (size_t)whole);
+    size_t n = bb_format(out, size, "%s%l", x < 0 ? "-" : "", whole);
     if (places) n += bb_format(out + n, size - n, ".");
     for (uint64_t rest = digits % (uint64_t)power, unit = (uint64_t)power / 10; unit; unit /= 10) {
         n += bb_format(out + n, size - n, "%u", (uint32_t)(rest / unit % 10));

@@ -93,7 +93,7 @@ BB_INLINE size_t bb_most_rows(uint32_t outputs) { return bb_align_up(outputs, BB
 
 BB_INLINE bool bb_is_matrix_op(const bb_op *op) { return op->kind == BB_OP_CONV2D || op->kind == BB_OP_LINEAR; }
 
-/* Which layers there are and which get the asked bits (choose.c). */
+/* Which layers there are and which get the asked bits. */
 bb_status bb_jobs_begin(bb_make *m, bb_error *err);
 
 /* Finds the sites and starts the drawing session; a slice is one denoising step, BB_DONE after the last. */
