@@ -1,6 +1,6 @@
-/* The quantizer on layers of odd shapes: fewer outputs than a tile, one output, 37 of them in mixed widths, inputs in up
- * to three segments that are no multiple of 8. What the file holds is read back by the formulas of core/FORMAT.md §7 and
- * compared with the float weights; then both networks run. */
+/* The quantizer on layers of odd shapes: fewer outputs than a tile, one output, 37 of them in mixed widths, inputs in
+ * up to three segments that are no multiple of 8. What the file holds is read back by the formulas of core/FORMAT.md §7
+ * and compared with the float weights; then both networks run. */
 #include "memmodel.h"
 
 #include "base/rng.h"

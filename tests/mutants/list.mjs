@@ -82,7 +82,7 @@ export const mutants = [
   },
   {
     name: 'weights smoothed by the factor of another channel',
-    file: 'core/make/fit.c',
+    file: 'core/make/fit_rows.c',
     find: 'f->inv_s[i % f->job->channels]',
     put: 'f->inv_s[i / f->job->taps]',
     by: ['make'],
