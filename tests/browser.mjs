@@ -394,7 +394,8 @@ for (const [what, reply] of Object.entries({
   const at = name => join(folder, name), lora = join(golden, 'lora-kohya/lora.safetensors');
   const tool = (...args) => execFileSync(join(build, 'bitbrush'), args, { stdio: ['ignore', 'ignore', 'pipe'] });
   tool('import', join(golden, 'unet2d-class'), '-o', at('float'), '--dtype', 'f16');
-  tool('quantize', at('float'), '-o', at('packed'), '--images', '1', '--steps', '2', '--quiet', '--lora', `${lora}:0.5`);
+  tool('quantize', at('float'), '-o', at('packed'), '--images', '1', '--steps', '2', '--quiet',
+    '--lora', `${lora}:0.5`);
   const want = readFileSync(at('packed'));
   const { command } = JSON.parse(want.subarray(8, 8 + Number(want.readBigUInt64LE(0)))).__metadata__;
   faults['/float.safetensors'] = reply => reply.end(readFileSync(at('float')));

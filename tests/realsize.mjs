@@ -6,7 +6,8 @@
  *     BB_BUILD=build node --import ./tests/packages.mjs tests/realsize.mjs [--full]
  *
  * Without --full: one calibration picture of two steps, weights rounded to the nearest level, and two steps of drawing.
- * With it: the defaults of `quantize`, and twenty steps; it prints time and memory, and fails above 10 minutes or 2 GB for import and quantize.
+ * With it: the defaults of `quantize`, and twenty steps; it prints time and memory, and fails above 10 minutes or 2 GB
+ * for import and quantize.
  */
 import { chromium } from 'playwright-core';
 import { spawn } from 'node:child_process';
@@ -249,7 +250,10 @@ async function byLibrary(page, base, { data }) {
   const each = `${drawn.ms.toFixed(0)} ms a step, memory ${mega(drawn.memory)}`;
   console.log(`library: ${steps} steps in ${seconds(begun)}, ${each}`);
   const { classes, nullLabel, channels } = drawn;
-  check(classes === 0 && nullLabel === null && channels === 3, `${classes} classes, ${nullLabel}, ${channels} channels`);
+  check(
+    classes === 0 && nullLabel === null && channels === 3,
+    `${classes} classes, ${nullLabel}, ${channels} channels`,
+  );
   check(sha256(Uint8Array.from(drawn.data)) === sha256(Uint8Array.from(data)), 'library: other pixels than natively');
 }
 

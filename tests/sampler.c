@@ -398,7 +398,8 @@ static void test_limits(void)
     CHECK(bb_scheduler_read(&s, NULL, BB_JSON_NONE, "none", &err) == BB_OK, "%s", err.text);
     static const struct { uint32_t sampler, steps, evaluations; } counts[] = {
         {BB_SAMPLER_EULER, 1000, 1000}, {BB_SAMPLER_EULER, 1, 1}, {BB_SAMPLER_PNDM, 4, 13},
-        {BB_SAMPLER_PNDM, 1000, 1009}, {BB_SAMPLER_PLMS, 1, 1}, {BB_SAMPLER_PLMS, 2, 3}, {BB_SAMPLER_LCM, 50, 50}, {BB_SAMPLER_DPMPP_2M, 999, 999},
+        {BB_SAMPLER_PNDM, 1000, 1009}, {BB_SAMPLER_PLMS, 1, 1}, {BB_SAMPLER_PLMS, 2, 3},
+        {BB_SAMPLER_LCM, 50, 50}, {BB_SAMPLER_DPMPP_2M, 999, 999},
     };
     for (size_t k = 0; k < BB_COUNT(counts); k++) {
         bb_status status = bb_sampler_plan_init(&p, &s, counts[k].sampler, counts[k].steps, 0, &err);

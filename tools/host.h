@@ -41,7 +41,8 @@ typedef struct bb_host_options {
      0, 0, NULL},                                                                                            \
     {"--null-label", BB_OPTION_STRING, &(o).null_label, "N|none", "class that means no class, for guidance", 0, 0, NULL}
 
-/* Opens a packed file, or a checkpoint folder as f32, and folds the LoRAs in. Starts the threads. bb_host_close works after failures too. */
+/* Opens a packed file, or a checkpoint folder as f32, and folds the LoRAs in. Starts the threads. bb_host_close works
+ * after failures too. */
 bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt, bb_error *err);
 /* The word of --cpu: a level without kernels of its own runs on a lower one, which bb_model_kernels names. */
 const char *bb_host_cpu_word(uint32_t cpu);

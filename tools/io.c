@@ -88,7 +88,8 @@ static bb_status write_regular(const char *path, const void *data, size_t n, boo
     }
     if (bb_path_is_dir(path)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: is a folder; name a file", path);
     temporary_live = 1; /* before it exists: a signal in between must not leave an empty file */
-    /* A new file of our own: what lies there under this name, a killed run's rest or another's link, is not written to. */
+    /* A new file of our own: what lies there under this name, a killed run's rest or another's link, is not written
+     * to. */
     int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0 && errno == EEXIST && unlink(temporary) == 0)
         fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);

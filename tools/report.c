@@ -44,7 +44,8 @@ static void put_json(FILE *f, const bb_make *make)
 static void put_markdown(FILE *f, const bb_make *make)
 {
     bb_make_layer l;
-    fputs("| layer | outputs × inputs | bits (W/A) | one bit less, more | levels | weight error | output error | bytes |\n"
+    fputs("| layer | outputs × inputs | bits (W/A) | one bit less, more | levels | weight error | output error | "
+          "bytes |\n"
           "| --- | ---: | --- | ---: | --- | ---: | ---: | ---: |\n", f);
     for (uint32_t i = 0; bb_make_layer_get(make, i, &l) == BB_OK; i++) {
         fputs("| ", f);
@@ -52,7 +53,8 @@ static void put_markdown(FILE *f, const bb_make *make)
         fprintf(f, " | %u × %u | ", l.outputs, l.inputs);
         if (l.wbits) fprintf(f, "%u/%u | %u, %u | ", l.wbits, l.abits, l.fewer, l.more);
         else fprintf(f, "– | – | ");
-        fprintf(f, "%s | %.2e | %.2e | %llu |\n", kind(&l), l.weight_error, l.output_error, (unsigned long long)l.bytes);
+        fprintf(f, "%s | %.2e | %.2e | %llu |\n", kind(&l), l.weight_error, l.output_error,
+                (unsigned long long)l.bytes);
     }
     fputs("\nErrors are squared, relative to the float layer; output error on sampled real inputs, with quantized "
           "activations.\n", f);

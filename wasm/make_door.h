@@ -1,6 +1,6 @@
 /* The flat face of bitbrush_make.h for JavaScript, beside door.h, whose model it quantizes: exports-make.txt lists what
- * of both a page sees. Memory up to bbm_heap is the caller's; above it the maker takes and gives back its own, and grows
- * the module's memory. What a function returns is a bb_status unless said otherwise. */
+ * of both a page sees. Memory up to the heap of bbm_start is the caller's; above it the maker takes and gives back its
+ * own, and grows the module's memory. What a function returns is a bb_status unless said otherwise. */
 #ifndef BB_WASM_MAKE_DOOR_H
 #define BB_WASM_MAKE_DOOR_H
 

@@ -5,7 +5,10 @@
 
 enum { HEAD = 8, MAX_TEXTS = 8, MAX_SCRATCH = 13 << 19, HUGE_SIZE = 1 };
 
-static uint32_t be32(const uint8_t *p) { return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]; }
+static uint32_t be32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
 
 static uint32_t crc(const uint8_t *p, size_t n)
 {
@@ -27,7 +30,10 @@ static void check_file(const uint8_t *png, size_t n, const bb_image *image, uint
         uint32_t length = be32(png + at);
         const uint8_t *type = png + at + 4;
         FUZZ_CHECK(length <= n - at - 12 && crc(type, length + 4) == be32(type + 4 + length));
-        if (at == 8) FUZZ_CHECK(!memcmp(type, "IHDR", 4) && be32(type + 4) == image->width && be32(type + 8) == image->height);
+        if (at == 8) {
+            FUZZ_CHECK(!memcmp(type, "IHDR", 4));
+            FUZZ_CHECK(be32(type + 4) == image->width && be32(type + 8) == image->height);
+        }
         found += !memcmp(type, "tEXt", 4) || !memcmp(type, "iTXt", 4);
         end = !memcmp(type, "IEND", 4);
         at += 12 + length;

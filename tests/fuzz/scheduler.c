@@ -22,7 +22,8 @@ static void run(const bb_schedule *s, uint32_t sampler, uint32_t steps, float et
         if (i > 13 && i + 3 < plan.evaluations) continue;
         bb_sampler_step(&plan, s, i, &(bb_sampler_io){.x = x, .model_output = out, .noise = noise, .pred_x0 = x0,
                                                       .scratch = scratch, .history = history, .pixels = PIXELS,
-                                                      .channels = CHANNELS, .out_channels = learned ? 2 * CHANNELS : CHANNELS});
+                                                      .channels = CHANNELS,
+                                                      .out_channels = learned ? 2 * CHANNELS : CHANNELS});
     }
 }
 

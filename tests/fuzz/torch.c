@@ -22,7 +22,10 @@ FUZZ_TARGET(torch)
     return status;
 }
 
-static uint32_t get32(const uint8_t *p) { return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24; }
+static uint32_t get32(const uint8_t *p)
+{
+    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
 
 static void put32(uint8_t *p, uint32_t v)
 {
@@ -58,7 +61,8 @@ FUZZ_MUTATOR(torch)
     size_t c = central[fuzz_next(&r, (uint32_t)found)];
     uint64_t local = get32(data + c + 42), size = get32(data + c + 20);
     if (local + 30 > n) return fuzz_mutate(data, n, max);
-    uint64_t begin = local + 30 + data[local + 26] + 256u * data[local + 27] + data[local + 28] + 256u * data[local + 29];
+    uint64_t begin = local + 30 + data[local + 26] + 256u * data[local + 27];
+    begin += data[local + 28] + 256u * data[local + 29];
     if (!size || begin + size > n) return fuzz_mutate(data, n, max);
     uint8_t *copy = fuzz_copy(data + begin, (size_t)size);
     size_t now = fuzz_mutate(copy, (size_t)size, (size_t)size); /* the same length: nothing else has to move */

@@ -150,8 +150,8 @@ static int run(const bb_command *c, int argc, char **argv)
         {"-o", BB_OPTION_STRING, &j.out, "FILE", "PNG to write", 0, 0, NULL},
         {"--label", BB_OPTION_STRING, &j.label, "CLASS", "class number or name (default: all in turn)", 0, 0, NULL},
         {"--seed", BB_OPTION_U64, &j.seed, "N", "seed; picture i of a grid uses seed + i (default 1)", 0, 0, NULL},
-        {"--steps", BB_OPTION_U32, &j.steps, "N", "steps (default 20, or all there are); pndm takes 9 evaluations more, plms 1",
-         1, 65536, NULL},
+        {"--steps", BB_OPTION_U32, &j.steps, "N", "steps (default 20, or all there are); pndm takes 9 evaluations "
+         "more, plms 1", 1, 65536, NULL},
         {"--guidance", BB_OPTION_FLOAT, &j.guidance, "G", "guidance scale (default 2 with a null class, else 1)", 0.001,
          1000, &j.guidance_given},
         BB_SAMPLER_OPTION(j),

@@ -77,8 +77,8 @@ static int run(const bb_command *c, int argc, char **argv)
         {"--budget", BB_OPTION_U64, &s.make.budget, "BYTES", "2 to 8 bits for each layer, so that the file fits", 0, 0,
          NULL},
         {"--layers", BB_OPTION_CHOICE, &s.make.layers, "default|all-low|paper",
-         "8/8: 1x1 shortcuts, first, last and time layers; all-low: not the shortcuts; paper: shortcuts and resamplers "
-         "stay float", 0, 0, NULL},
+         "first and last layer float, time layers and 1x1 shortcuts 8/8; all-low: first, last and time layers 8/8; "
+         "paper: that, and shortcuts and resamplers float", 0, 0, NULL},
         {"--smoothing", BB_OPTION_FLOAT, &s.make.smoothing, "A",
          "exponent of activations' smoothing per input channel (default 0.5; 0 = none)", 0, 1, NULL},
         {"--range", BB_OPTION_CHOICE, &s.make.range, "mse|p2.4|minmax", "how ranges are chosen (default p2.4)", 0, 0,

@@ -5,7 +5,8 @@
  * but safetensors are files of torch.save (torch_file.h).
  *
  * Names: where training put a network inside something else ("module.conv_in.weight", "ema.conv_in.weight"), the
- * tensors under the prefix of conv_in.weight are the network's and the others are left out; an "ema" prefix goes first. */
+ * tensors under the prefix of conv_in.weight are the network's and the others are left out; an "ema" prefix goes
+ * first. */
 #ifndef BB_TOOLS_IMPORT_WEIGHTS_H
 #define BB_TOOLS_IMPORT_WEIGHTS_H
 

@@ -43,7 +43,7 @@ export interface LoadOptions {
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
   /** Address of the module, relative to the page; it is taken as it is. By default bitbrush-relaxed.wasm where it suits
-   * the engine, and bitbrush-simd128.wasm otherwise or if the host does not serve that one, one folder above this file. */
+   * the engine, and bitbrush-simd128.wasm otherwise or if the host lacks that one, one folder above this file. */
   wasm?: string | URL;
   /** How long an aborted step may take to answer before its worker is ended, ms. */
   grace?: number;
