@@ -91,6 +91,15 @@ test('class names and null class come from the file', async () => {
   await model.dispose();
 });
 
+test('an error of onProgress ends the load and is what it rejects with', async () => {
+  const error = new Error('the bar is gone');
+  const onProgress = () => {
+    throw error;
+  };
+  await assert.rejects(load(`${base}/whole`, { onProgress }), caught => caught === error);
+  await assert.rejects(load(await fetch(`${base}/whole`), { onProgress }), caught => caught === error);
+});
+
 test('404', () => refuses(`${base}/none`, 'network', /\/none: the server answered 404 Not Found/));
 test('no server', () => refuses('http://127.0.0.1:1/x', 'network', /cannot reach .*127\.0\.0\.1:1/));
 test('a web page in place of the model', () =>

@@ -91,6 +91,10 @@ test('an abort ends it in any phase, with the reason of the signal', async () =>
     assert.ok(after < 2, `${phase}: ${after} slices after the abort`);
   }
   await assert.rejects(quantize(await blobOf(float), { signal: AbortSignal.abort(reason) }), error => error === reason);
+  const onProgress = () => {
+    throw reason;
+  };
+  await assert.rejects(quantize(await blobOf(float), { ...few, onProgress }), error => error === reason);
 });
 
 test('errors have codes and say what to do', async () => {

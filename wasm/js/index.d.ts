@@ -41,6 +41,7 @@ export interface Progress {
 }
 export interface LoadOptions {
   signal?: AbortSignal;
+  /** What it throws ends the load. */
   onProgress?: (progress: Progress) => void;
   /** Address of the module, relative to the page; it is taken as it is. By default bitbrush-relaxed.wasm where it suits
    * the engine, and bitbrush-simd128.wasm otherwise or if the host lacks that one, one folder above this file. */

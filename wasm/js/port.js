@@ -125,7 +125,15 @@ export class Port {
   #heard(message) {
     const waiting = this.#waiting.get(message.id);
     if (!waiting) return;
-    if ('progress' in message) return waiting.progress?.(message.progress);
+    if ('progress' in message) {
+      try {
+        waiting.progress?.(message.progress);
+      } catch (error) { // of the caller's function: its reason to stop, and whoever asked ends the worker
+        this.#done(message.id);
+        waiting.reject(error);
+      }
+      return;
+    }
     this.#done(message.id);
     if ('ok' in message) return waiting.resolve(message.ok);
     const error = new BitbrushError(/** @type {any} */ (message.error.code), message.error.message);
