@@ -113,6 +113,18 @@ typedef struct bb_make_progress {
  * there. Negative: failed for good; err names the layer. progress may be NULL. */
 bb_status bb_make_step(bb_make *make, bb_make_progress *progress, bb_error *err);
 
+/* What calibration has found so far, to go on from there in another process. There is something to save after each
+ * picture, until the first slice of the next one or of quantization; else state_bytes is 0 and state_save does nothing.
+ * out: state_bytes(make) bytes, any alignment; for machines of the same byte order. */
+size_t bb_make_state_bytes(const bb_make *make);
+void bb_make_state_save(const bb_make *make, void *out);
+/* After bb_make_lora and before the first bb_make_step, with the model, the LoRAs and the options of calibration
+ * (layers, smoothing, images, steps, guidance, seed, tables) that it was saved with: that is for the caller to see to,
+ * all else is checked. The result is then the one of a run without a break. BB_ERR_CORRUPT if the bytes are no state of
+ * such a maker: nothing is taken from them, and calibration begins at its start. After another error only bb_make_end
+ * is left. */
+bb_status bb_make_state_load(bb_make *make, const void *bytes, size_t n, bb_error *err);
+
 /* The packed file, proven readable; borrowed until bb_make_end. BB_ERR_ORDER before BB_DONE. */
 bb_status bb_make_result(const bb_make *make, const uint8_t **bytes, size_t *n);
 

@@ -4,22 +4,29 @@
 #include "base/rng.h"
 #include "sample/sampler.h"
 
+static uint32_t worst_of(const float *tail, uint32_t n, float sign)
+{
+    uint32_t worst = 0;
+    for (uint32_t i = 1; i < n; i++)
+        if (sign * tail[i] > sign * tail[worst]) worst = i;
+    return worst;
+}
+
+float bb_calibration_bound(const float *tail, uint32_t n, float sign)
+{
+    return n < BB_CALIBRATION_TAIL ? sign * BB_INFINITY : tail[worst_of(tail, n, sign)];
+}
+
 /* Keeps the TAIL smallest of all sign·v: replaces the worst kept one, and says what the next must beat. */
 static void keep_tail(float *tail, uint32_t *n, float *bound, float v, float sign)
 {
     if (*n < BB_CALIBRATION_TAIL) {
         tail[(*n)++] = v;
-        if (*n < BB_CALIBRATION_TAIL) return;
+    } else {
+        uint32_t worst = worst_of(tail, *n, sign);
+        if (sign * v < sign * tail[worst]) tail[worst] = v;
     }
-    uint32_t worst = 0;
-    for (uint32_t i = 1; i < *n; i++)
-        if (sign * tail[i] > sign * tail[worst]) worst = i;
-    if (sign * v < sign * tail[worst]) {
-        tail[worst] = v;
-        for (uint32_t i = 0; i < *n; i++)
-            if (sign * tail[i] > sign * tail[worst]) worst = i;
-    }
-    *bound = tail[worst];
+    *bound = bb_calibration_bound(tail, *n, sign);
 }
 
 /* One segment of a value: extremes over all of it, and a random sample. False if a value is not finite. */
@@ -224,6 +231,18 @@ static void smooth(bb_make *m, uint32_t number)
     }
 }
 
+void bb_calibration_smooth(bb_make *m)
+{
+    for (uint32_t i = 0; i < m->cal.n_sites; i++)
+        if (m->cal.sites[i].largest) smooth(m, i);
+}
+
+void bb_calibration_finish(bb_make *m)
+{
+    m->cal.session = NULL;
+    bb_blocks_give(&m->blocks, m->cal.before);
+}
+
 bb_status bb_calibration_begin(bb_make *m, bb_error *err)
 {
     size_t bytes;
@@ -267,13 +286,11 @@ bb_status bb_calibration_step(bb_make *m, bb_error *err)
     c->step = 0;
     if (++c->image < (c->pass ? m->opt.images : bb_smoothing_images(m))) return BB_AGAIN;
     if (c->pass++ == 0) {
-        for (uint32_t i = 0; i < c->n_sites; i++)
-            if (c->sites[i].largest) smooth(m, i);
+        bb_calibration_smooth(m);
         c->image = 0;
         return BB_AGAIN;
     }
-    c->session = NULL;
-    bb_blocks_give(&m->blocks, c->before);
+    bb_calibration_finish(m);
     return BB_DONE;
 }
 

@@ -99,6 +99,12 @@ bb_status bb_jobs_begin(bb_make *m, bb_error *err);
 /* Finds the sites and starts the drawing session; a slice is one denoising step, BB_DONE after the last. */
 bb_status bb_calibration_begin(bb_make *m, bb_error *err);
 bb_status bb_calibration_step(bb_make *m, bb_error *err);
+/* What follows from the largest |x| of the first pass, for all sites. */
+void bb_calibration_smooth(bb_make *m);
+/* Gives the drawing session back: all pictures are drawn. */
+void bb_calibration_finish(bb_make *m);
+/* What a value must be below (sign 1) or above (−1) to belong into a tail of n values. */
+float bb_calibration_bound(const float *tail, uint32_t n, float sign);
 /* One site's statistics at a step row, for the range search; tail: room for 2·BB_CALIBRATION_TAIL values. */
 bb_activation_stats bb_calibration_stats(const bb_range_stats *s, float *tail);
 /* The site of a value; NULL if no conv or linear reads it. */

@@ -1,5 +1,7 @@
 /* The quantizer with options from the input, on a small network, with one of its requests for memory refused: whatever
- * happens, all memory is given back in order; without a refusal the file it makes has been proven readable. */
+ * happens, all memory is given back in order; without a refusal the file it makes has been proven readable. Behind the
+ * request: a byte, which picture a second maker goes on from, and changes to that state, which must be refused or do no
+ * harm: offset and bits to turn, 5 bytes each. */
 #include "fuzz.h"
 
 #include "bitbrush_make.h"
@@ -10,6 +12,34 @@ typedef struct request {
     uint16_t fail_at;
     uint16_t budget; /* in units of 16 bytes */
 } request;
+
+/* The same file from a state as it was saved, and from one that is refused. */
+static void go_on(const bb_make_options *opt, uint8_t *state, size_t size, const uint8_t *changes, size_t n,
+                  const uint8_t *expected, size_t bytes)
+{
+    bb_make *make;
+    bb_error err = {0};
+    fuzz_stack stack = {0};
+    const bb_make_memory memory = {&stack, fuzz_stack_take, fuzz_stack_give};
+    FUZZ_CHECK(bb_make_begin(fuzz_model(), opt, &memory, &make, &err) == BB_OK);
+    for (size_t i = 0; i + 5 <= n; i += 5) {
+        uint32_t at;
+        memcpy(&at, changes + i, sizeof at);
+        state[at % size] ^= changes[i + 4];
+    }
+    bb_status status = bb_make_state_load(make, state, size, &err);
+    bool whole = status == BB_ERR_CORRUPT || n < 5;
+    FUZZ_CHECK(status == BB_OK || (status == BB_ERR_CORRUPT && n >= 5));
+    FUZZ_CHECK(bb_make_state_load(make, state, size, &err) == BB_ERR_ORDER);
+    do status = bb_make_step(make, NULL, &err);
+    while (status == BB_AGAIN);
+    const uint8_t *file;
+    size_t made;
+    if (whole)
+        FUZZ_CHECK(bb_make_result(make, &file, &made) == BB_OK && made == bytes && !memcmp(file, expected, made));
+    bb_make_end(make);
+    FUZZ_CHECK(stack.n == 0);
+}
 
 FUZZ_TARGET(make)
 {
@@ -42,16 +72,23 @@ FUZZ_TARGET(make)
         FUZZ_CHECK(stack.n == 0);
         return status;
     }
-    do status = bb_make_step(make, &at, &err);
-    while (status == BB_AGAIN);
+    const uint8_t *more = n > sizeof r ? data + sizeof r : data, *file;
+    uint8_t *state = NULL;
+    size_t size = 0, bytes = 0, skip = n > sizeof r ? *more % 4 : SIZE_MAX;
+    do {
+        status = bb_make_step(make, &at, &err);
+        if (state || !bb_make_state_bytes(make) || skip--) continue;
+        state = fuzz_block(size = bb_make_state_bytes(make));
+        bb_make_state_save(make, state);
+    } while (status == BB_AGAIN);
     fuzz_check_error(status, &err);
-    const uint8_t *file;
-    size_t bytes = 0;
     FUZZ_CHECK((bb_make_result(make, &file, &bytes) == BB_OK) == (status == BB_DONE));
     for (uint32_t i = 0; i < bb_make_layer_count(make); i++) {
         bb_make_layer layer;
         FUZZ_CHECK(bb_make_layer_get(make, i, &layer) == BB_OK && layer.name && layer.wbits <= 8);
     }
+    if (state && status == BB_DONE) go_on(&opt, state, size, more + 1, n - sizeof r - 1, file, bytes);
+    free(state);
     bb_make_end(make);
     FUZZ_CHECK(stack.n == 0);
     return status;

@@ -142,3 +142,8 @@ put('make', 'default', request(4, 8, 0, 0, 0, 0, 0, 0, 1, 1));
 put('make', 'all', request(3, 6, 1, 1, 1, 1, 1, 2, 1, 2, 50, 128));
 put('make', 'budget', request(4, 8, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 8));
 put('make', 'refused', request(2, 4, 2, 2, 2, 2, 0, 1, 1, 1, 40, 0, 40, 0));
+// … that is interrupted after its first, second, third picture, and goes on; with changes at these places of the state
+const breaks = [[0], [1], [2], [1, 20], [2, 24], [1, 0, 9], [2, 5000, 70000, 200001]];
+for (const [after, ...places] of breaks)
+  put('make', `break-${[after, ...places].join('-')}`, Buffer.concat([request(4, 8, 0, 2, 0, 0, 0, 0, 2, 2, 50),
+    Buffer.from([after]), ...places.map(at => Buffer.concat([u32(at), Buffer.from([1])]))]));
