@@ -240,10 +240,27 @@ void bb_cli_print_made(const char *path, size_t bytes, bool json)
     printf(",\"bytes\":%zu}\n", bytes);
 }
 
-static void on_signal(int number)
+static _Atomic int held, caught;
+
+static void end_by(int number)
 {
     bb_io_cleanup();
     _exit(128 + number);
+}
+
+static void on_signal(int number)
+{
+    if (!held || caught) end_by(number);
+    caught = number;
+}
+
+void bb_cli_hold_signals(void) { held = 1; }
+bool bb_cli_interrupted(void) { return caught; }
+
+void bb_cli_release_signals(void)
+{
+    held = 0;
+    if (caught) end_by(caught);
 }
 
 void bb_cli_catch_signals(void) { bb_catch_signals(on_signal); }

@@ -57,6 +57,11 @@ void bb_cli_print_json(const char *text);
 
 /* Removes half-written files when interrupted. */
 void bb_cli_catch_signals(void);
+/* From hold to release a signal does not end the program yet, only a second one does; release does it, with the exit
+ * code of the first: 128 and its number. */
+void bb_cli_hold_signals(void);
+bool bb_cli_interrupted(void);
+void bb_cli_release_signals(void);
 
 extern const bb_command bb_command_import, bb_command_quantize, bb_command_generate, bb_command_info, bb_command_run,
     bb_command_eval;

@@ -59,6 +59,12 @@ bool bb_path_is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+bool bb_path_is_special(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+}
+
 bool bb_path_join(char *out, size_t size, const char *dir, const char *name)
 {
     size_t n = strlen(dir);
@@ -117,20 +123,14 @@ static bb_status write_special(const char *path, const void *data, size_t n, bb_
     return ok ? BB_OK : bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot write: %s", path, strerror(reason));
 }
 
-static bool is_special(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
-}
-
 bb_status bb_file_check_writable(const char *path, bb_error *err)
 {
-    return is_special(path) ? BB_OK : write_regular(path, NULL, 0, false, err);
+    return bb_path_is_special(path) ? BB_OK : write_regular(path, NULL, 0, false, err);
 }
 
 bb_status bb_file_write(const char *path, const void *data, size_t n, bb_error *err)
 {
-    return is_special(path) ? write_special(path, data, n, err) : write_regular(path, data, n, true, err);
+    return bb_path_is_special(path) ? write_special(path, data, n, err) : write_regular(path, data, n, true, err);
 }
 
 void bb_io_cleanup(void)

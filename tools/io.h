@@ -15,6 +15,7 @@ bb_status bb_file_open(bb_file *f, const char *path, bb_error *err);
 void bb_file_close(bb_file *f);
 bool bb_path_exists(const char *path);
 bool bb_path_is_dir(const char *path);
+bool bb_path_is_special(const char *path); /* a pipe, a device */
 
 /* dir + "/" + name into out; false if it does not fit. */
 bool bb_path_join(char *out, size_t size, const char *dir, const char *name);

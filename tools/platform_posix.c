@@ -27,7 +27,7 @@ char *bb_full_path(const char *path) { return realpath(path, NULL); }
 
 void bb_catch_signals(void (*handler)(int number))
 {
-    struct sigaction action = {.sa_handler = handler};
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL);

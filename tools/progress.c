@@ -26,8 +26,8 @@ void bb_progress_step(bb_progress *p, size_t done)
     if (done >= p->total) {
         fprintf(stderr, "%s%s: %zu/%zu, %.1f s%s\n", p->terminal ? "\r" : "", p->what, done, p->total, elapsed,
                 p->terminal ? "          " : "");
-    } else if (done) {
-        double left = elapsed / (double)done * (double)(p->total - done);
+    } else if (done > p->before) {
+        double left = elapsed / (double)(done - p->before) * (double)(p->total - done);
         fprintf(stderr, "%s%s: %zu/%zu, %.0f s left%s", p->terminal ? "\r" : "", p->what, done, p->total, left,
                 p->terminal ? "     " : "\n");
         fflush(stderr);

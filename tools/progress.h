@@ -8,6 +8,7 @@
 typedef struct bb_progress {
     const char *what;
     size_t total;
+    size_t before;  /* of it, done by an earlier run */
     double started; /* seconds */
     int shown;      /* last tenth printed */
     bool terminal, quiet;

@@ -1,9 +1,11 @@
-/* bitbrush quantize: drives core/make, with a progress line. */
+/* bitbrush quantize: drives core/make, with a progress line; after a break it goes on where calibration was. */
+#include "calibration.h"
 #include "host.h"
 #include "make.h"
 #include "progress.h"
 #include "report.h"
 
+#include <stdio.h>
 #include <string.h>
 
 typedef struct settings {
@@ -14,7 +16,7 @@ typedef struct settings {
     bool wbits_given, ladder_given, mixed_given, quiet, json;
 } settings;
 
-static bb_status make_all(const settings *s, bb_make *make, bb_error *err)
+static bb_status make_all(const settings *s, bb_make *make, bb_kept *kept, bb_error *err)
 {
     static const char *const names[BB_MAKE_PHASES] = {"calibrating (steps)", "quantizing (weights)", "writing"};
     bb_progress progress = {0};
@@ -23,17 +25,24 @@ static bb_status make_all(const settings *s, bb_make *make, bb_error *err)
     for (uint32_t phase = BB_MAKE_PHASES; status == BB_AGAIN;) {
         double begun = bb_now();
         status = bb_make_step(make, &at, err);
-        if (status < 0 || at.phase == BB_MAKE_WRITE) continue;
+        if (status < 0) break;
+        bb_kept_slice(kept, make, &at);
+        if (bb_cli_interrupted()) {
+            if (progress.terminal && !s->quiet) fputc('\n', stderr);
+            return bb_fail(err, BB_ERR_CANCELLED, "interrupted");
+        }
+        if (at.phase == BB_MAKE_WRITE) continue;
         if (at.phase != phase) {
             progress = bb_progress_start(names[phase = at.phase], at.total, s->quiet);
             progress.started = begun;
+            progress.before = at.done - 1;
         }
         bb_progress_step(&progress, at.done);
     }
     return status;
 }
 
-static bb_status fold_all(const bb_list *list, bb_make *make, bb_error *err)
+static bb_status fold_all(const bb_list *list, bb_make *make, bb_kept *kept, bb_error *err)
 {
     for (uint32_t i = 0; i < list->n; i++) {
         bb_lora_input in;
@@ -41,26 +50,37 @@ static bb_status fold_all(const bb_list *list, bb_make *make, bb_error *err)
         BB_TRY(bb_lora_input_open(&in, list->item[i], err));
         bb_status status = bb_make_lora(make, &in.lora, &report, err);
         if (status == BB_OK) bb_lora_note(&in, &report);
+        if (status == BB_OK) bb_kept_lora(kept, &in.lora);
         bb_lora_input_close(&in);
         BB_TRY(status);
     }
     return BB_OK;
 }
 
+static bb_status write_all(const settings *s, bb_make *make, bb_kept *kept, size_t *size, bb_error *err)
+{
+    const uint8_t *bytes;
+    BB_TRY(fold_all(&s->lora, make, kept, err));
+    BB_TRY(bb_kept_load(kept, make, s->quiet, err));
+    BB_TRY(make_all(s, make, kept, err));
+    BB_TRY(bb_make_result(make, &bytes, size));
+    BB_TRY(bb_file_write(s->out, bytes, *size, err));
+    return s->report ? bb_report_write(s->report, make, err) : BB_OK;
+}
+
 static bb_status quantize(settings *s, bb_host *h, bb_error *err)
 {
     bb_make *make;
-    const uint8_t *bytes;
     size_t size;
     s->make.par = h->par;
     BB_TRY(bb_make_begin(h->model, &s->make, &bb_tools_memory, &make, err));
-    bb_status status = fold_all(&s->lora, make, err);
-    if (status >= 0) status = make_all(s, make, err);
-    if (status >= 0) status = bb_make_result(make, &bytes, &size);
-    if (status >= 0) status = bb_file_write(s->out, bytes, size, err);
-    if (status >= 0 && s->report) status = bb_report_write(s->report, make, err);
-    if (status >= 0) bb_cli_print_made(s->out, size, s->json);
+    bb_kept kept = bb_kept_begin(s->out, h, &s->make);
+    if (!kept.off) bb_cli_hold_signals();
+    bb_status status = write_all(s, make, &kept, &size, err);
+    bb_kept_end(&kept, status >= 0);
     bb_make_end(make);
+    bb_cli_release_signals();
+    if (status >= 0) bb_cli_print_made(s->out, size, s->json);
     return status;
 }
 
@@ -71,7 +91,8 @@ static int run(const bb_command *c, int argc, char **argv)
     settings s = {0};
     bb_make_defaults(&s.make);
     const bb_option options[] = {
-        {"-o", BB_OPTION_STRING, &s.out, "OUT", "file to write", 0, 0, NULL},
+        {"-o", BB_OPTION_STRING, &s.out, "OUT", "file to write; after a break of long work OUT.calibration helps the same "
+         "command to go on", 0, 0, NULL},
         {"--wbits", BB_OPTION_U32, &s.make.wbits, "N", "bits of a weight (default 4)", 1, 8, &s.wbits_given},
         {"--abits", BB_OPTION_U32, &s.make.abits, "N", "bits of an activation (default 8)", 4, 8, NULL},
         {"--budget", BB_OPTION_U64, &s.make.budget, "BYTES", "2 to 8 bits for each layer, so that the file fits", 0, 0,
