@@ -71,17 +71,18 @@ static bb_status read_shape(const reader *r, bb_st_tensor *t, uint32_t tok)
     if (bb_json_size(&r->json, tok) > BB_ST_MAX_RANK) {
         return bb_fail(r->err, BB_ERR_UNSUPPORTED, "%s: tensor %s has more than 8 dimensions", r->file, t->name);
     }
-    t->count = 1;
+    uint64_t count = 1; /* of the dimensions above 0, so that an empty tensor is one whatever size_t holds */
     bool zero = false;
     for (uint32_t e = bb_json_first(&r->json, tok); e != BB_JSON_NONE; e = bb_json_next(&r->json, e)) {
         uint64_t d;
         if (!bb_json_u64(&r->json, e, &d)) return corrupt(r, t->name, "has a dimension that is no number");
         t->shape[t->rank++] = d;
         zero = zero || d == 0;
-        if (d && t->count > SIZE_MAX / 8 / d) return corrupt(r, t->name, "is larger than memory");
-        t->count *= d ? (size_t)d : 1;
+        if (d && count > UINT64_MAX / 8 / d) return corrupt(r, t->name, "is larger than memory");
+        count *= d ? d : 1;
     }
-    if (zero) t->count = 0;
+    if (!zero && count > SIZE_MAX / 8) return corrupt(r, t->name, "is larger than memory");
+    t->count = zero ? 0 : (size_t)count;
     return BB_OK;
 }
 
