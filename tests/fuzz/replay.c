@@ -48,9 +48,12 @@ int main(int argc, char **argv)
         if (!exact) abort();
         memcpy(exact, data, n);
         free(data);
-        printf("%s %s ", targets[t].name, slash ? slash + 1 : argv[i]);
+        const char *name = slash ? slash + 1 : argv[i];
+        printf("%s %s\n", targets[t].name, name);
         fflush(stdout); /* names the input that ends us */
-        printf("%d\n", (int)targets[t].run(exact, n));
+        int32_t verdict = targets[t].run(exact, n);
+        printf("\n%s %s %d\n", targets[t].name, name, (int)verdict); /* a line of its own, whatever the target printed */
+        fflush(stdout);
         free(exact);
     }
     return 0;
