@@ -1,0 +1,112 @@
+/**
+ * bench-peers behind the installation: serves the page, lets headless Chromium time everyone in it, prints the tables.
+ * BB_BUILD is the build folder, BB_PACKAGES npm's; both are tools/bench-peers' business.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { serveFiles } from '../../web/serve.mjs';
+import { SHAPES, WIDTHS } from './layers.mjs';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const build = process.env.BB_BUILD ?? join(root, 'build'),
+  packages = process.env.BB_PACKAGES ?? join(build, 'peers/npm'),
+  made = join(build, 'peers');
+const NO_VNNI = '--js-flags=--no-enable-avx-vnni,--no-enable-avx-vnni-int8';
+const LISTED = ['w1a4_relaxed', 'w2a4_relaxed', 'w2a4_ladder_relaxed', 'w4a4_relaxed', 'w8a8_relaxed', 'w2a4_simd128'];
+const OURS = Object.keys(WIDTHS).flatMap(width => [`${width}_relaxed`, `${width}_simd128`]);
+const PEERS = ['ort_f32', 'ort_int8', 'ort_nbits', 'litert_f32', 'litert_int8'],
+  COPIES = ['ort_copy_f32', 'ort_copy_int8'];
+
+const { values: options } = parseArgs({
+  options: {
+    json: { type: 'string' },
+    rounds: { type: 'string', default: '40' },
+    only: { type: 'string', default: '' },
+    'no-vnni': { type: 'boolean', default: false },
+  },
+});
+const rounds = Number(options.rounds);
+const only = options.only && new RegExp(options.only);
+const chosen = (group, keys) => keys.filter(key => only.test(`${group}.${key}`));
+const how = { rounds, warm: 500, least: 10 };
+
+// ---- the page ----
+
+const mounts = {
+  '/site/': join(build, 'site'),
+  '/wasm/': build,
+  '/made/': made,
+  '/ort/': join(packages, 'node_modules/onnxruntime-web/dist'),
+  '/litertjs/': join(packages, 'node_modules/@litertjs'),
+  '/litert/': join(packages, 'node_modules/@litertjs/core/wasm'),
+  '/': fileURLToPath(new URL('.', import.meta.url)),
+};
+// Isolated for the clock alone: it then counts in 5 µs, else in 100.
+const served = Object.entries(mounts).map(([at, folder]) => [at, serveFiles({ roots: [folder], isolate: true })]);
+const server = createServer((ask, reply) => {
+  const [at, files] = served.find(([prefix]) => ask.url.startsWith(prefix));
+  ask.url = ask.url.slice(at.length - 1);
+  files(ask, reply);
+}).listen(0, '127.0.0.1');
+await new Promise(resolve => server.once('listening', resolve));
+
+const { chromium } = createRequire(join(packages, 'package.json'))('playwright-core');
+const browser = await chromium.launch({
+  executablePath: process.env.BB_CHROMIUM ?? '/usr/bin/chromium',
+  args: ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync', ...(options['no-vnni'] ? [NO_VNNI] : [])],
+});
+const page = await browser.newPage();
+page.setDefaultTimeout(0);
+page.on('console', message => message.type() === 'error' && !/^(INFO|WARNING): /.test(message.text()) && console.error(message.text()));
+page.on('pageerror', error => console.error(String(error)));
+await page.goto(`http://127.0.0.1:${server.address().port}/page.html`);
+await page.waitForFunction(() => globalThis.bench);
+
+// ---- tables ----
+
+const vnni = /\bavx_vnni\b/.test(existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : '') &&
+  !options['no-vnni'];
+const result = {};
+const details = {}; // medians in ms
+
+function report(group, ours, peers, { times, macs }) {
+  const net = (key, value) => times[key][value] - (times[`ort_copy_${key.slice(4)}`]?.[value] ?? 0);
+  const has = key => key in times;
+  const line = (key, cells) => console.log(`  ${key.padEnd(22)}${cells.map(c => String(c).padStart(13)).join('')}`);
+  const numbers = key => [net(key, 'median').toFixed(3), net(key, 'best').toFixed(3),
+    (macs / net(key, 'median') / 1e6).toFixed(1)];
+  peers = peers.filter(has);
+  console.log(`\n${group}`);
+  line('', ['median ms', 'best ms', 'GMAC/s', ...peers.map(p => `× ${p}`)]);
+  for (const key of peers) line(key, numbers(key));
+  for (const key of ours) {
+    const ratios = Object.fromEntries(peers.map(p => [p, net(p, 'median') / times[key].median]));
+    line(key, [...numbers(key), ...peers.map(p => ratios[p].toFixed(2))]);
+    (result[group] ??= {})[key.replace(/^(.*)_relaxed$/, group === 'unet_step' ? '$1' : '$&')] =
+      Object.fromEntries(peers.map(p => [p, Number(ratios[p].toFixed(3))]));
+  }
+  details[group] = Object.fromEntries(Object.entries(times).map(([k, t]) => [k, Number(t.median.toFixed(4))]));
+}
+
+const version = name => JSON.parse(readFileSync(join(packages, 'node_modules', name, 'package.json'))).version;
+console.log(`Chromium ${browser.version()}, onnxruntime-web ${version('onnxruntime-web')}, ` +
+  `@litertjs/core ${version('@litertjs/core')}; AVX-VNNI ${vnni ? 'on' : 'off'}; ${rounds} rounds, one thread`);
+for (const shape of Object.keys(SHAPES)) {
+  const ours = only ? chosen(shape, OURS) : LISTED;
+  if (!ours.length) continue;
+  const timed = await page.evaluate(o => globalThis.bench.timeLayer(o), { ...how, shape, keys: [...PEERS, ...COPIES, ...ours] });
+  report(shape, ours, PEERS, timed);
+}
+
+if (options.json) {
+  writeFileSync(`${options.json}.tmp`, `${JSON.stringify({ ...result, vnni, medians_ms: details }, null, 1)}\n`);
+  renameSync(`${options.json}.tmp`, options.json);
+}
+await browser.close();
+server.close();
