@@ -7,7 +7,8 @@
 
 static const char *const kc_bench_names[] = {"dot_tile w8a8", "dot_tile w4a8", "dot_tile w4a4",
                                              "conv_tile_f32", "attention", "expand_tile", "quantize",
-                                             "dequantize_tile", "group_norm", "silu", "add", "f16_to_f32"};
+                                             "dequantize_tile", "group_norm", "silu", "add", "f16_to_f32",
+                                             "norm_stats", "norm silu quant"};
 enum { KC_BENCH_MACS = 5 };
 
 static inline double kc_bench(kc *k, const bb_kernels *s, size_t op, size_t times)
@@ -22,6 +23,12 @@ static inline double kc_bench(kc *k, const bb_kernels *s, size_t op, size_t time
                                          8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8};
     const bb_quantize_args quantize = {.a = (uint8_t *)y, .x = x, .m = w, .pixels = PIXELS, .channels = CHANNELS,
                                        .a_stride = CHANNELS, .x_stride = CHANNELS, .zero = 100, .levels = 255};
+    bb_quantize_args after = quantize;
+    after.mean = w;
+    after.rstd = w + CHANNELS;
+    after.scale = w + 2 * CHANNELS;
+    after.shift = w + 3 * CHANNELS;
+    after.silu = true;
     const bb_expand_args expand = {.w = (int8_t *)y, .planes = codes, .multiplier = multiplier,
                                    .offset = multiplier, .k_blocks = K / 8, .n_planes = 4};
     static const int8_t low[BB_TILE];
@@ -36,6 +43,8 @@ static inline double kc_bench(kc *k, const bb_kernels *s, size_t op, size_t time
                                            .bias = x, .pixels = BB_TILE_PIXELS, .segments = 2};
     const bb_group_norm_args norm = {.y = y, .x = x, .scale = w, .shift = w + CHANNELS, .scratch = scratch,
                                      .pixels = PIXELS, .c = CHANNELS, .groups = 32, .eps = 1e-5f};
+    const bb_norm_stats_args stats = {.mean = scratch, .rstd = scratch + CHANNELS, .x = x, .pixels = PIXELS,
+                                      .c = CHANNELS, .groups = 32, .eps = 1e-5f};
     const bb_attention_args attention = {.o = y, .q = x, .k = x, .v = x, .scratch = scratch, .queries = KEYS,
                                          .keys = KEYS, .d = D, .o_stride = CHANNELS, .q_stride = CHANNELS,
                                          .kv_stride = CHANNELS, .scale = 0.2f};
@@ -51,10 +60,12 @@ static inline double kc_bench(kc *k, const bb_kernels *s, size_t op, size_t time
         if (op == 9) s->silu(y, x, n);
         if (op == 10) s->add(y, x, x, n);
         if (op == 11) s->f16_to_f32(y, (const uint16_t *)x, n);
+        if (op == 12) s->norm_stats(&stats);
+        if (op == 13) s->quantize(&after);
     }
     const double tile = (double)BB_TILE_PIXELS * BB_TILE * K;
     const double work[] = {tile, tile, tile, tile, 2.0 * KEYS * KEYS * D, (double)BB_TILE * K, n,
-                           BB_TILE_PIXELS * BB_TILE, n, n, n, n};
+                           BB_TILE_PIXELS * BB_TILE, n, n, n, n, n, n};
     return work[op];
 }
 

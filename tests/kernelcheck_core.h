@@ -135,10 +135,22 @@ static inline void kc_quantize(kc *k, int temper)
     }
     a.x = x;
     a.m = m;
+    const float *norm = kc_floats(k, KC_C, 4 * channels, kc_coin(k) ? 0 : temper);
+    if (kc_coin(k)) {
+        a.mean = norm;
+        a.rstd = norm + channels;
+        a.scale = norm + 2 * channels;
+        a.shift = norm + 3 * channels;
+    }
+    a.silu = kc_coin(k);
     const size_t n = (pixels - 1) * a.a_stride + bb_align_up(channels, 8);
     kc_poison(k, n);
     KC_BOTH(quantize, a, a, uint8_t, n);
     kc_compare(k, "quantize", n, false);
+    a.a = kc_place(k, KC_D, n);
+    kc_poison(k, pixels * sizeof *a.sum);
+    KC_BOTH(quantize, a, sum, int32_t, pixels * sizeof *a.sum);
+    kc_compare(k, "quantize sum", pixels * sizeof *a.sum, false);
 }
 
 static inline void kc_expand(kc *k, int temper)
@@ -255,7 +267,7 @@ static inline void kc_group_norm(kc *k, int temper)
     const float *x = kc_floats(k, KC_A, a.pixels * a.c, temper);
     a.scale = kc_floats(k, KC_B, a.c, temper);
     a.shift = kc_floats(k, KC_C, a.c, temper);
-    a.scratch = kc_floats(k, KC_SCRATCH, 4 * a.c, 2);
+    a.scratch = kc_floats(k, KC_SCRATCH, 2 * a.c, 2);
     kc_poison(k, n);
     for (int slot = KC_REF; slot <= KC_NEW; slot++) {
         a.y = kc_place(k, slot, n);
@@ -264,6 +276,17 @@ static inline void kc_group_norm(kc *k, int temper)
         (slot == KC_REF ? k->ref : k->set)->group_norm(&a);
     }
     kc_compare(k, "group_norm", n, true);
+    bb_norm_stats_args stats = {.x = x, .pixels = a.pixels, .c = a.c, .groups = a.groups, .eps = a.eps};
+    for (int which = 0; which < 2; which++) {
+        const size_t bytes = a.c * 4;
+        kc_poison(k, bytes);
+        for (int slot = KC_REF; slot <= KC_NEW; slot++) {
+            stats.mean = kc_place(k, which ? KC_SCRATCH : slot, bytes);
+            stats.rstd = kc_place(k, which ? slot : KC_SCRATCH, bytes);
+            (slot == KC_REF ? k->ref : k->set)->norm_stats(&stats);
+        }
+        kc_compare(k, "norm_stats", bytes, true);
+    }
 }
 
 static inline void kc_attention(kc *k, int temper)

@@ -17,14 +17,19 @@
 #define BB_PLANES 8  /* at most, per output channel */
 
 /* Activation codes of one segment: for every pixel and channel
+ *   x = ((x − mean[c])·rstd[c])·scale[c] + shift[c]   if mean is given: the group norm in front,
+ *   x = x / (1 + exp(−x))                             if silu: the SiLU in front,
  *   v = x·m[c];  v = v > −z ? v : −z;  v = v < levels−z ? v : levels−z;  a = round_half_even(v) + z
  * and zeros in a's channels `channels` .. round_up(channels, 8)−1. */
 typedef struct bb_quantize_args {
     uint8_t *a;       /* [pixels] rows a_stride bytes apart, round_up(channels, 8) writable */
+    int32_t *sum;     /* [pixels]: Σ of each pixel's codes; NULL: not wanted */
     const float *x;   /* [pixels] rows x_stride floats apart */
     const float *m;   /* [channels] = inv_s / δ */
+    const float *mean, *rstd, *scale, *shift; /* [channels] each: norm_stats and a group norm's weights; or mean NULL */
     size_t pixels, channels, a_stride, x_stride;
     uint32_t zero, levels; /* z; 2^A − 1 */
+    bool silu;
 } bb_quantize_args;
 
 /* Bit planes of a tile to integer weights w = offset + Σ_p multiplier[p]·bit_p (fits int8 by the file's checks). */
@@ -70,14 +75,21 @@ typedef struct bb_conv_f32_args {
 } bb_conv_f32_args;
 
 /* One item. Per channel: sums (from 0) over runs of 64 pixels, run sums added in order; then the group's channels in
- * order; mean = sum / f32(count); the same again for (x−mean)²; rstd = 1/√(var + eps);
- * y = ((x − mean)·rstd)·scale + shift. */
+ * order; mean = sum / f32(count); the same again for (x−mean)²; rstd = 1/√(var + eps). */
 #define BB_NORM_RUN 64
+typedef struct bb_norm_stats_args {
+    float *mean, *rstd;   /* [c] each: a group's channels have the same */
+    const float *x;       /* [pixels][c] */
+    size_t pixels, c, groups;
+    float eps;
+} bb_norm_stats_args;
+
+/* One item: y = ((x − mean)·rstd)·scale + shift with the mean and rstd of norm_stats. */
 typedef struct bb_group_norm_args {
     float *y;             /* [pixels][c], may be x */
     const float *x;       /* [pixels][c] */
     const float *scale, *shift; /* [c] */
-    float *scratch;       /* [4·c] */
+    float *scratch;       /* [2·c] */
     size_t pixels, c, groups;
     float eps;
 } bb_group_norm_args;

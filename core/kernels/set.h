@@ -24,7 +24,8 @@ extern const bb_kernels BB_SET_JOIN(bb_kernels_, BB_ISA);
         .quantize = BB_FN(quantize), .expand_tile = BB_FN(expand_tile),              \
         .dot_tile = BB_FN(dot_tile), .dequantize_tile = BB_FN(dequantize_tile),      \
         .conv_tile_f32 = BB_FN(conv_tile_f32), .f16_to_f32 = BB_FN(f16_to_f32),      \
-        .group_norm = BB_FN(group_norm), .attention = BB_FN(attention),              \
+        .norm_stats = BB_FN(norm_stats), .group_norm = BB_FN(group_norm),            \
+        .attention = BB_FN(attention),                                               \
         .avg_pool2d = BB_FN(avg_pool2d), .silu = BB_FN(silu), .gelu = BB_FN(gelu),    \
         .mish = BB_FN(mish), .add = BB_FN(add), .add_channels = BB_FN(add_channels), \
         .modulate = BB_FN(modulate), .affine = BB_FN(affine),                        \

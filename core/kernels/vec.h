@@ -1,72 +1,81 @@
-/* The f32 kernels of every SIMD set, written once in GCC/clang vector extensions. An ISA file defines BB_ISA and
- * BB_LANES (floats per vector), then includes this. Same bits as scalar/: lanes run over outputs, channels or keys'
- * scores, never along a sum. */
+/* The f32 kernels and the activation quantizer of every SIMD set, written once in GCC/clang vector extensions. An ISA
+ * file defines BB_ISA and BB_LANES (floats per vector), includes vec_types.h, defines what that asks for, and includes
+ * this. Same bits as scalar/: lanes run over outputs, channels or keys' scores, never along a sum. */
 #ifndef BB_KERNELS_VEC_H
 #define BB_KERNELS_VEC_H
 
-#include "base/mathf.h"
-#include "kernels/set.h"
+#include "kernels/vec_math.h"
 
-typedef float vf __attribute__((vector_size(4 * BB_LANES)));
-typedef int32_t vi __attribute__((vector_size(4 * BB_LANES)));
-typedef uint32_t vu __attribute__((vector_size(4 * BB_LANES)));
-typedef float vf_memory __attribute__((vector_size(4 * BB_LANES), aligned(4), may_alias));
-typedef uint16_t vh_memory __attribute__((vector_size(2 * BB_LANES), aligned(2), may_alias));
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
 
-#define VECTORS (BB_TILE / BB_LANES) /* per pixel of a tile */
-#define PIXELS 4                     /* 4 pixels × 2 vectors of sums, 2 of weights: fits 16 registers */
+#define PIXELS 4 /* 4 pixels × 2 vectors of sums, 2 of weights: fits 16 registers */
 
-BB_INLINE vf load(const float *x) { return *(const vf_memory *)x; }
-BB_INLINE void store(float *y, vf v) { *(vf_memory *)y = v; }
-BB_INLINE vf splat(float x) { return (vf){0} + x; }
-BB_INLINE vf choose(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
-
-/* bb_expf of mathf.h, step by step; n as an integer is read from the sum's low mantissa bits. */
-BB_INLINE vf exp_v(vf x)
+/* The codes of `blocks` times 16 channels of one pixel, and their sum. */
+static int32_t quantize_blocks(const bb_quantize_args *a, uint8_t *code, const float *x, size_t blocks)
 {
-    const vf high = splat(BB_EXP_HIGH), low = splat(BB_EXP_LOW), magic = splat(12582912.0f);
-    vf c = choose(x < high, x, high);
-    c = choose(c > low, c, low);
-    const vf shifted = c * BB_EXP_LOG2E + magic, n = shifted - magic;
-    const vf r = (c - n * BB_EXP_LN2_HIGH) - n * BB_EXP_LN2_LOW;
-    vf p = splat(BB_EXP_P0);
-    p = p * r + BB_EXP_P1;
-    p = p * r + BB_EXP_P2;
-    p = p * r + BB_EXP_P3;
-    p = p * r + BB_EXP_P4;
-    p = p * r + BB_EXP_P5;
-    p = (p * (r * r) + r) + 1.0f;
-    const vi i = (vi)shifted - 0x4b400000, half = i >> 1;
-    p = p * (vf)((half + 127) << 23);
-    p = p * (vf)((i - half + 127) << 23);
-    p = choose(x < low, (vf){0}, p);
-    p = choose(x > high, (vf)((vi){0} + 0x7f800000), p);
-    return choose(x == x, p, x);
+    const int32_t zero = (int32_t)a->zero;
+    const vf low = splat(-(float)zero), high = splat((float)((int32_t)a->levels - zero));
+    vi sum = {0};
+    for (size_t c = 0; c < blocks * BB_TILE; c += BB_TILE) {
+        vf v[VECTORS];
+        vi n[VECTORS];
+        _Pragma("GCC unroll 4") for (size_t i = 0; i < VECTORS; i++) v[i] = load(x + c + i * BB_LANES);
+        if (a->mean) {
+            _Pragma("GCC unroll 4") for (size_t i = 0; i < VECTORS; i++) {
+                const size_t at = c + i * BB_LANES;
+                const vf normal = (v[i] - load(a->mean + at)) * load(a->rstd + at);
+                v[i] = normal * load(a->scale + at) + load(a->shift + at);
+            }
+        }
+        if (a->silu) {
+            _Pragma("GCC unroll 4") for (size_t i = 0; i < VECTORS; i++) v[i] = silu_v(v[i]);
+        }
+        _Pragma("GCC unroll 4") for (size_t i = 0; i < VECTORS; i++) {
+            v[i] = lesser(greater(v[i] * load(a->m + c + i * BB_LANES), low), high);
+            /* v + 1.5·2^23 has round(v) in its low mantissa bits: bb_round_even as an integer */
+            n[i] = (vi)(v[i] + 12582912.0f) + (zero - 0x4b400000);
+            sum = sum + n[i];
+        }
+        store_codes(code + c, n);
+    }
+    int32_t total = 0;
+    for (size_t i = 0; i < BB_LANES; i++) total += sum[i];
+    return total;
 }
 
-/* bb_geluf and bb_mishf, step by step. */
-BB_INLINE vf gelu_v(vf x)
+/* Channels that fill no block of 16: computed in copies with zeros behind them. */
+static void quantize_rest(const bb_quantize_args *a, size_t first)
 {
-    const vi negative = x < 0.0f;
-    const vf z = choose(negative, -x, x) * BB_GELU_SQRT_HALF, t = 1.0f / (1.0f + 0.5f * z);
-    vf p = splat(BB_GELU_P8);
-    p = p * t + BB_GELU_P7;
-    p = p * t + BB_GELU_P6;
-    p = p * t + BB_GELU_P5;
-    p = p * t + BB_GELU_P4;
-    p = p * t + BB_GELU_P3;
-    p = p * t + BB_GELU_P2;
-    p = p * t + BB_GELU_P1;
-    p = p * t + BB_GELU_P0;
-    const vf tail = (p * t) * exp_v(-(z * z));
-    return x * choose(negative, tail, 1.0f - tail);
+    const size_t rest = a->channels - first, bytes = rest * sizeof(float);
+    float x[BB_TILE] = {0}, m[BB_TILE] = {0}, norm[4][BB_TILE] = {{0}};
+    bb_quantize_args one = *a;
+    memcpy(m, a->m + first, bytes);
+    one.m = m;
+    if (a->mean) {
+        const float **from[4] = {&one.mean, &one.rstd, &one.scale, &one.shift};
+        for (size_t i = 0; i < 4; i++) {
+            memcpy(norm[i], *from[i] + first, bytes);
+            *from[i] = norm[i];
+        }
+    }
+    for (size_t p = 0; p < a->pixels; p++) {
+        uint8_t code[BB_TILE];
+        memcpy(x, a->x + p * a->x_stride + first, bytes);
+        quantize_blocks(&one, code, x, 1);
+        memset(code + rest, 0, BB_TILE - rest);
+        memcpy(a->a + p * a->a_stride + first, code, bb_align_up(rest, BB_K_BLOCK));
+        for (size_t c = 0; a->sum && c < rest; c++) a->sum[p] += code[c];
+    }
 }
 
-BB_INLINE vf mish_v(vf x)
+void BB_FN(quantize)(const bb_quantize_args *a)
 {
-    const vf top = splat(20.0f), e = exp_v(choose(x < top, x, top)), n = e * (e + 2.0f);
-    return x * (n / (n + 2.0f));
+    const size_t blocks = a->channels / BB_TILE, whole = blocks * BB_TILE;
+    for (size_t p = 0; p < a->pixels; p++) {
+        const int32_t sum = quantize_blocks(a, a->a + p * a->a_stride, a->x + p * a->x_stride, blocks);
+        if (a->sum) a->sum[p] = sum;
+    }
+    if (whole < a->channels) quantize_rest(a, whole);
 }
 
 /* One tap over n pixels and two vectors of outputs. n is a constant at every call: sums stay in registers. */
@@ -124,32 +133,46 @@ void BB_FN(f16_to_f32)(float *y, const uint16_t *x, size_t n)
     for (; i < n; i++) y[i] = bb_f16_to_f32(x[i]);
 }
 
-/* sum[c] = Σ x, or Σ (x − mean)² if mean is given: over runs of 64 pixels, then over the runs. */
-BB_INLINE void channel_sums(const bb_group_norm_args *a, float *sum, float *run, const float *mean)
+/* Adds Σ x, or Σ (x − mean)², over the pixels to each of n vectors of channels; n and centred are constants at every
+ * call, so that the sums stay in registers. */
+BB_INLINE void add_run(float *sum, const float *x, const float *mean, size_t stride, size_t pixels, const size_t n,
+                       const bool centred)
 {
-    const size_t whole = a->c / BB_LANES * BB_LANES;
+    vf run[4] = {{0}};
+    for (size_t p = 0; p < pixels; p++, x += stride) {
+        _Pragma("GCC unroll 4") for (size_t v = 0; v < n; v++) {
+            vf d = load(x + v * BB_LANES);
+            if (centred) d = d - load(mean + v * BB_LANES);
+            run[v] = run[v] + (centred ? d * d : d);
+        }
+    }
+    for (size_t v = 0; v < n; v++) store(sum + v * BB_LANES, load(sum + v * BB_LANES) + run[v]);
+}
+
+/* sum[c] = Σ x, or Σ (x − mean)²: over runs of 64 pixels, then over the runs. */
+BB_INLINE void channel_sums(const bb_norm_stats_args *a, float *sum, const float *mean, const bool centred)
+{
     memset(sum, 0, a->c * sizeof *sum);
     for (size_t first = 0; first < a->pixels; first += BB_NORM_RUN) {
-        const size_t end = first + BB_NORM_RUN < a->pixels ? first + BB_NORM_RUN : a->pixels;
-        memset(run, 0, a->c * sizeof *run);
-        for (size_t p = first; p < end; p++) {
-            const float *x = a->x + p * a->c;
-            for (size_t c = 0; c < whole; c += BB_LANES) {
-                const vf d = mean ? load(x + c) - load(mean + c) : load(x + c);
-                store(run + c, load(run + c) + (mean ? d * d : d));
+        const size_t left = a->pixels - first, pixels = left < BB_NORM_RUN ? left : BB_NORM_RUN;
+        const float *x = a->x + first * a->c;
+        size_t c = 0;
+        for (; c + 4 * BB_LANES <= a->c; c += 4 * BB_LANES)
+            add_run(sum + c, x + c, mean + c, a->c, pixels, 4, centred);
+        for (; c + BB_LANES <= a->c; c += BB_LANES) add_run(sum + c, x + c, mean + c, a->c, pixels, 1, centred);
+        for (; c < a->c; c++) {
+            float run = 0;
+            for (size_t p = 0; p < pixels; p++) {
+                const float d = centred ? x[p * a->c + c] - mean[c] : x[p * a->c + c];
+                run = run + (centred ? d * d : d);
             }
-            for (size_t c = whole; c < a->c; c++) {
-                const float d = mean ? x[c] - mean[c] : x[c];
-                run[c] = run[c] + (mean ? d * d : d);
-            }
+            sum[c] = sum[c] + run;
         }
-        for (size_t c = 0; c < whole; c += BB_LANES) store(sum + c, load(sum + c) + load(run + c));
-        for (size_t c = whole; c < a->c; c++) sum[c] = sum[c] + run[c];
     }
 }
 
 /* Channel sums to the mean over each group, written to all of the group's channels. */
-static void group_means(const bb_group_norm_args *a, float *out, const float *sum)
+static void group_means(const bb_norm_stats_args *a, float *out, const float *sum)
 {
     const size_t per_group = a->c / a->groups;
     const float count = (float)(a->pixels * per_group);
@@ -160,15 +183,21 @@ static void group_means(const bb_group_norm_args *a, float *out, const float *su
     }
 }
 
+void BB_FN(norm_stats)(const bb_norm_stats_args *a)
+{
+    channel_sums(a, a->rstd, a->mean, false);
+    group_means(a, a->mean, a->rstd);
+    channel_sums(a, a->rstd, a->mean, true);
+    group_means(a, a->rstd, a->rstd);
+    for (size_t c = 0; c < a->c; c++) a->rstd[c] = 1.0f / bb_sqrtf(a->rstd[c] + a->eps);
+}
+
 void BB_FN(group_norm)(const bb_group_norm_args *a)
 {
     const size_t whole = a->c / BB_LANES * BB_LANES;
-    float *sum = a->scratch, *run = sum + a->c, *mean = run + a->c, *rstd = mean + a->c;
-    channel_sums(a, sum, run, NULL);
-    group_means(a, mean, sum);
-    channel_sums(a, sum, run, mean);
-    group_means(a, rstd, sum);
-    for (size_t c = 0; c < a->c; c++) rstd[c] = 1.0f / bb_sqrtf(rstd[c] + a->eps);
+    float *mean = a->scratch, *rstd = mean + a->c;
+    BB_FN(norm_stats)(&(bb_norm_stats_args){.mean = mean, .rstd = rstd, .x = a->x, .pixels = a->pixels, .c = a->c,
+                                            .groups = a->groups, .eps = a->eps});
     for (size_t p = 0; p < a->pixels; p++) {
         const float *x = a->x + p * a->c;
         float *y = a->y + p * a->c;
@@ -309,10 +338,7 @@ void BB_FN(avg_pool2d)(const bb_avg_pool_args *a)
 void BB_FN(silu)(float *y, const float *x, size_t n)
 {
     size_t i = 0;
-    for (; i + BB_LANES <= n; i += BB_LANES) {
-        const vf v = load(x + i);
-        store(y + i, v / (1.0f + exp_v(-v)));
-    }
+    for (; i + BB_LANES <= n; i += BB_LANES) store(y + i, silu_v(load(x + i)));
     for (; i < n; i++) y[i] = x[i] / (1.0f + bb_expf(-x[i]));
 }
 

@@ -68,7 +68,7 @@ static void plan_op(bb_plan *plan, const bb_pack *pack, uint32_t i)
         plan->macs += 2 * (uint64_t)bb_shape_size(y) * keys;
         thread = BB_ATTENTION_SCRATCH(x.c / op->attention.heads) * sizeof(float);
     } else if (op->kind == BB_OP_GROUP_NORM) {
-        thread = 4 * (size_t)x.c * sizeof(float);
+        thread = 2 * (size_t)x.c * sizeof(float);
     }
     plan->thread_bytes = larger(plan->thread_bytes, bb_align_up(thread, BB_ALIGNMENT));
     plan->codes_bytes = larger(plan->codes_bytes, bb_align_up(codes, BB_ALIGNMENT));

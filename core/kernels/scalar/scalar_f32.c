@@ -27,25 +27,24 @@ void BB_FN(f16_to_f32)(float *y, const uint16_t *x, size_t n)
 }
 
 /* sum[c] = Σ x, or Σ (x − mean)² if mean is given: over runs of 64 pixels, then over the runs. */
-static void channel_sums(const bb_group_norm_args *a, float *sum, float *run, const float *mean)
+static void channel_sums(const bb_norm_stats_args *a, float *sum, const float *mean)
 {
-    for (size_t c = 0; c < a->c; c++) sum[c] = 0;
-    for (size_t first = 0; first < a->pixels; first += BB_NORM_RUN) {
-        const size_t end = first + BB_NORM_RUN < a->pixels ? first + BB_NORM_RUN : a->pixels;
-        for (size_t c = 0; c < a->c; c++) run[c] = 0;
-        for (size_t p = first; p < end; p++) {
-            const float *x = a->x + p * a->c;
-            for (size_t c = 0; c < a->c; c++) {
-                const float d = mean ? x[c] - mean[c] : x[c];
-                run[c] = run[c] + (mean ? d * d : d);
+    for (size_t c = 0; c < a->c; c++) {
+        sum[c] = 0;
+        for (size_t first = 0; first < a->pixels; first += BB_NORM_RUN) {
+            const size_t end = first + BB_NORM_RUN < a->pixels ? first + BB_NORM_RUN : a->pixels;
+            float run = 0;
+            for (size_t p = first; p < end; p++) {
+                const float x = a->x[p * a->c + c], d = mean ? x - mean[c] : x;
+                run = run + (mean ? d * d : d);
             }
+            sum[c] = sum[c] + run;
         }
-        for (size_t c = 0; c < a->c; c++) sum[c] = sum[c] + run[c];
     }
 }
 
 /* Channel sums to the mean over each group, written to all of the group's channels. */
-static void group_means(const bb_group_norm_args *a, float *out, const float *sum)
+static void group_means(const bb_norm_stats_args *a, float *out, const float *sum)
 {
     const size_t per_group = a->c / a->groups;
     const float count = (float)(a->pixels * per_group);
@@ -56,14 +55,20 @@ static void group_means(const bb_group_norm_args *a, float *out, const float *su
     }
 }
 
+void BB_FN(norm_stats)(const bb_norm_stats_args *a)
+{
+    channel_sums(a, a->rstd, NULL);
+    group_means(a, a->mean, a->rstd);
+    channel_sums(a, a->rstd, a->mean);
+    group_means(a, a->rstd, a->rstd);
+    for (size_t c = 0; c < a->c; c++) a->rstd[c] = 1.0f / bb_sqrtf(a->rstd[c] + a->eps);
+}
+
 void BB_FN(group_norm)(const bb_group_norm_args *a)
 {
-    float *sum = a->scratch, *run = sum + a->c, *mean = run + a->c, *rstd = mean + a->c;
-    channel_sums(a, sum, run, NULL);
-    group_means(a, mean, sum);
-    channel_sums(a, sum, run, mean);
-    group_means(a, rstd, sum);
-    for (size_t c = 0; c < a->c; c++) rstd[c] = 1.0f / bb_sqrtf(rstd[c] + a->eps);
+    float *mean = a->scratch, *rstd = mean + a->c;
+    BB_FN(norm_stats)(&(bb_norm_stats_args){.mean = mean, .rstd = rstd, .x = a->x, .pixels = a->pixels, .c = a->c,
+                                            .groups = a->groups, .eps = a->eps});
     for (size_t p = 0; p < a->pixels; p++) {
         const float *x = a->x + p * a->c;
         float *y = a->y + p * a->c;

@@ -5,6 +5,13 @@
 #define BB_ISA scalar
 #include "kernels/set.h"
 
+/* The group norm and the SiLU in front, where asked for. */
+static float prologue(const bb_quantize_args *a, float x, size_t c)
+{
+    if (a->mean) x = ((x - a->mean[c]) * a->rstd[c]) * a->scale[c] + a->shift[c];
+    return a->silu ? x / (1.0f + bb_expf(-x)) : x;
+}
+
 void BB_FN(quantize)(const bb_quantize_args *a)
 {
     const int32_t zero = (int32_t)a->zero;
@@ -12,13 +19,16 @@ void BB_FN(quantize)(const bb_quantize_args *a)
     for (size_t p = 0; p < a->pixels; p++) {
         uint8_t *code = a->a + p * a->a_stride;
         const float *x = a->x + p * a->x_stride;
+        int32_t sum = 0;
         for (size_t c = 0; c < a->channels; c++) {
-            float v = x[c] * a->m[c];
+            float v = prologue(a, x[c], c) * a->m[c];
             v = v > low ? v : low; /* NaN is not greater: it becomes −z, code 0 */
             v = v < high ? v : high;
             code[c] = (uint8_t)((int32_t)bb_round_even(v) + zero);
+            sum += code[c];
         }
         for (size_t c = a->channels; c < bb_align_up(a->channels, BB_K_BLOCK); c++) code[c] = 0;
+        if (a->sum) a->sum[p] = sum;
     }
 }
 

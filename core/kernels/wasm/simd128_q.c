@@ -2,40 +2,8 @@
  * a in 0..255 is exact: a pair sum is at most 2·128·255. */
 #include <wasm_simd128.h>
 
-
 #define BB_ISA wasm_simd128
 #include "kernels/set.h"
-#include "kernels/tail.h"
-
-/* pmax(low, v) is low < v ? v : low, so NaN gives low; pmin(high, v) is v < high ? v : high. The result + magic has
- * round(v) in its low mantissa bits: bb_round_even as an integer. */
-BB_INLINE v128_t quantize4(const float *x, const float *m, v128_t low, v128_t high, v128_t bias)
-{
-    v128_t v = wasm_f32x4_mul(wasm_v128_load(x), wasm_v128_load(m));
-    v = wasm_f32x4_pmin(high, wasm_f32x4_pmax(low, v));
-    return wasm_i32x4_add(wasm_f32x4_add(v, wasm_f32x4_const_splat(12582912.0f)), bias);
-}
-
-void BB_FN(quantize)(const bb_quantize_args *a)
-{
-    const int32_t zero = (int32_t)a->zero;
-    const float low = -(float)zero, high = (float)((int32_t)a->levels - zero);
-    const v128_t vlow = wasm_f32x4_splat(low), vhigh = wasm_f32x4_splat(high);
-    const v128_t bias = wasm_i32x4_splat(zero - 0x4b400000);
-    const size_t whole = a->channels / 8 * 8;
-    for (size_t p = 0; p < a->pixels; p++) {
-        uint8_t *code = a->a + p * a->a_stride;
-        const float *x = a->x + p * a->x_stride;
-        for (size_t c = 0; c < whole; c += 8) {
-            const v128_t n0 = quantize4(x + c, a->m + c, vlow, vhigh, bias);
-            const v128_t n1 = quantize4(x + c + 4, a->m + c + 4, vlow, vhigh, bias);
-            const v128_t h = wasm_i16x8_narrow_i32x4(n0, n1);
-            wasm_v128_store64_lane(code + c, wasm_u8x16_narrow_i16x8(h, h), 0);
-        }
-        if (whole < a->channels)
-            quantize_tail(code + whole, x + whole, a->m + whole, a->channels - whole, zero, low, high);
-    }
-}
 
 /* 16 × i16 to their low bytes. */
 BB_INLINE v128_t low_bytes(const int16_t *x)

@@ -2,36 +2,10 @@
  * is exact: a pair sum is at most 2·128·255. */
 #include <immintrin.h>
 
-
 #define BB_ISA x86_avx2
 #include "kernels/set.h"
-#include "kernels/tail.h"
 
 typedef long long unaligned_i64 __attribute__((aligned(1), may_alias));
-
-/* maxps and minps give their second operand when the first is NaN: v first, as in the contract. */
-void BB_FN(quantize)(const bb_quantize_args *a)
-{
-    const int32_t zero = (int32_t)a->zero;
-    const float low = -(float)zero, high = (float)((int32_t)a->levels - zero);
-    const __m256 vlow = _mm256_set1_ps(low), vhigh = _mm256_set1_ps(high), magic = _mm256_set1_ps(12582912.0f);
-    /* v + magic has round(v) in its low mantissa bits: bb_round_even as an integer. */
-    const __m256i bias = _mm256_set1_epi32(zero - 0x4b400000);
-    const size_t whole = a->channels / 8 * 8;
-    for (size_t p = 0; p < a->pixels; p++) {
-        uint8_t *code = a->a + p * a->a_stride;
-        const float *x = a->x + p * a->x_stride;
-        for (size_t c = 0; c < whole; c += 8) {
-            __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x + c), _mm256_loadu_ps(a->m + c));
-            v = _mm256_min_ps(_mm256_max_ps(v, vlow), vhigh);
-            const __m256i n = _mm256_add_epi32(_mm256_castps_si256(_mm256_add_ps(v, magic)), bias);
-            const __m128i h = _mm_packus_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
-            _mm_storel_epi64((__m128i *)(code + c), _mm_packus_epi16(h, h));
-        }
-        if (whole < a->channels)
-            quantize_tail(code + whole, x + whole, a->m + whole, a->channels - whole, zero, low, high);
-    }
-}
 
 /* Sums modulo 256 are enough, as the results fit int8. A vector holds an even k in its low half, the next above. */
 void BB_FN(expand_tile)(const bb_expand_args *a)
