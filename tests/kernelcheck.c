@@ -38,13 +38,18 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* 10^9 units of work per second, the best of five runs of about 50 ms. */
+/* 10^9 units of work per second, the best of five runs of about 50 ms: of op number `op`, or of dot way op − KC_WAYS. */
+enum { KC_WAYS = 1000 };
 static double throughput(kc *k, const bb_kernels *set, size_t op)
 {
+    static _Alignas(BB_ALIGNMENT) uint8_t scratch[BB_DOT_TRIAL_BYTES];
     double best = 0;
     size_t times = 1;
     for (int run = 0; run < 5; run++) {
-        const double start = now(), work = kc_bench(k, set, op, times) * (double)times, seconds = now() - start;
+        const double start = now();
+        const double work = op < KC_WAYS ? kc_bench(k, set, op, times) * (double)times
+                                         : bb_dot_trial(set, (uint32_t)(op - KC_WAYS), (uint32_t)times, scratch);
+        const double seconds = now() - start;
         if (seconds < 0.05) {
             times *= 2;
             run = -1;
@@ -57,6 +62,9 @@ static double throughput(kc *k, const bb_kernels *set, size_t op)
 
 static void bench(kc *k, const bb_kernels *set, const bb_kernels *scalar)
 {
+    for (uint32_t i = 0; i < BB_DOTS && set->dots[i]; i++)
+        printf("%-28s %8.2f GMAC/s%s, cost %.2f\n", set->dots[i]->name, throughput(k, set, KC_WAYS + i),
+               set->dots[i]->per_plane ? " a plane" : "", set->cost[i]);
     printf("%-16s %12s %12s %8s\n", "", set->isa, "scalar", "ratio");
     for (size_t op = 0; op < BB_COUNT(kc_bench_names); op++) {
         const double fast = throughput(k, set, op), slow = throughput(k, scalar, op);

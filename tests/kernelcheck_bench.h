@@ -3,13 +3,12 @@
 #ifndef BB_TESTS_KERNELCHECK_BENCH_H
 #define BB_TESTS_KERNELCHECK_BENCH_H
 
-#include "kernelcheck_core.h"
+#include "kernelcheck_dot.h"
 
-static const char *const kc_bench_names[] = {"dot_tile w8a8", "dot_tile w4a8", "dot_tile w4a4",
-                                             "conv_tile_f32", "attention", "expand_tile", "quantize",
+static const char *const kc_bench_names[] = {"conv_tile_f32", "attention", "tables", "expand_tile", "quantize",
                                              "dequantize_tile", "group_norm", "silu", "add", "f16_to_f32",
                                              "norm_stats", "norm silu quant"};
-enum { KC_BENCH_MACS = 5 };
+enum { KC_BENCH_MACS = 2 };
 
 static inline double kc_bench(kc *k, const bb_kernels *s, size_t op, size_t times)
 {
@@ -31,16 +30,13 @@ static inline double kc_bench(kc *k, const bb_kernels *s, size_t op, size_t time
     after.silu = true;
     const bb_expand_args expand = {.w = (int8_t *)y, .planes = codes, .multiplier = multiplier,
                                    .offset = multiplier, .k_blocks = K / 8, .n_planes = 4};
-    static const int8_t low[BB_TILE];
-    bb_dot_args dot = {.acc = (int32_t *)y, .w = (const int8_t *)w, .pixels = BB_TILE_PIXELS, .taps = TAPS,
-                       .channels = CHANNELS, .tap_stride = CHANNELS * BB_TILE, .low = low,
-                       .levels = op == 2 ? 15 : 255, .spread = op ? 15 : 255};
-    dot.rows = kc_rows(k, BB_TILE_PIXELS * TAPS, codes, 24, CHANNELS);
+    const bb_tables_args tables = {.t = (uint8_t *)y, .a = codes, .pixels = PIXELS, .channels = CHANNELS,
+                                   .a_stride = CHANNELS, .t_stride = 4 * CHANNELS};
     bb_conv_f32_args conv = {.y = y, .w = w, .bias = x, .pixels = BB_TILE_PIXELS, .taps = TAPS,
                              .channels = CHANNELS, .w_stride = BB_TILE};
-    if (op == 3) conv.rows = kc_rows(k, BB_TILE_PIXELS * TAPS, codes, 24, CHANNELS * 4);
+    if (op == 0) conv.rows = kc_rows(k, BB_TILE_PIXELS * TAPS, codes, 24, CHANNELS * 4);
     const bb_dequantize_args dequantize = {.y = y, .acc = (const int32_t *)x, .zsum = (const int32_t *)w, .e = w,
-                                           .bias = x, .pixels = BB_TILE_PIXELS, .segments = 2};
+                                           .bias = x, .pixels = BB_TILE_PIXELS, .segments = 2, .y_stride = BB_TILE};
     const bb_group_norm_args norm = {.y = y, .x = x, .scale = w, .shift = w + CHANNELS, .scratch = scratch,
                                      .pixels = PIXELS, .c = CHANNELS, .groups = 32, .eps = 1e-5f};
     const bb_norm_stats_args stats = {.mean = scratch, .rstd = scratch + CHANNELS, .x = x, .pixels = PIXELS,
@@ -50,21 +46,21 @@ static inline double kc_bench(kc *k, const bb_kernels *s, size_t op, size_t time
                                          .kv_stride = CHANNELS, .scale = 0.2f};
     const size_t n = PIXELS * CHANNELS;
     for (size_t i = 0; i < times; i++) {
-        if (op < 3) s->dot_tile(&dot);
-        if (op == 3) s->conv_tile_f32(&conv);
-        if (op == 4) s->attention(&attention);
-        if (op == 5) s->expand_tile(&expand);
-        if (op == 6) s->quantize(&quantize);
-        if (op == 7) s->dequantize_tile(&dequantize);
-        if (op == 8) s->group_norm(&norm);
-        if (op == 9) s->silu(y, x, n);
-        if (op == 10) s->add(y, x, x, n);
-        if (op == 11) s->f16_to_f32(y, (const uint16_t *)x, n);
-        if (op == 12) s->norm_stats(&stats);
-        if (op == 13) s->quantize(&after);
+        if (op == 0) s->conv_tile_f32(&conv);
+        if (op == 1) s->attention(&attention);
+        if (op == 2) s->tables(&tables);
+        if (op == 3) s->expand_tile(&expand);
+        if (op == 4) s->quantize(&quantize);
+        if (op == 5) s->dequantize_tile(&dequantize);
+        if (op == 6) s->group_norm(&norm);
+        if (op == 7) s->silu(y, x, n);
+        if (op == 8) s->add(y, x, x, n);
+        if (op == 9) s->f16_to_f32(y, (const uint16_t *)x, n);
+        if (op == 10) s->norm_stats(&stats);
+        if (op == 11) s->quantize(&after);
     }
     const double tile = (double)BB_TILE_PIXELS * BB_TILE * K;
-    const double work[] = {tile, tile, tile, tile, 2.0 * KEYS * KEYS * D, (double)BB_TILE * K, n,
+    const double work[] = {tile, 2.0 * KEYS * KEYS * D, n, (double)BB_TILE * K, n,
                            BB_TILE_PIXELS * BB_TILE, n, n, n, n, n, n};
     return work[op];
 }

@@ -178,7 +178,7 @@ static inline void kc_expand(kc *k, int temper)
     kc_compare(k, "expand_tile", n, false);
 }
 
-/* [pixels][taps] pointers to rows of `bytes` inside slot (count rows back to back, the last one flush). */
+/* Pointers to rows of `bytes` inside slot (count rows back to back, the last one flush). */
 static inline void *kc_rows(kc *k, size_t pointers, const uint8_t *base, size_t count, size_t bytes)
 {
     const uint8_t **rows = kc_place(k, KC_ROWS, pointers * sizeof *rows);
@@ -187,36 +187,10 @@ static inline void *kc_rows(kc *k, size_t pointers, const uint8_t *base, size_t 
     return rows;
 }
 
-static inline void kc_dot(kc *k, size_t taps, size_t channels)
-{
-    bb_dot_args a = {.pixels = kc_range(k, 1, BB_TILE_PIXELS), .taps = taps, .channels = channels,
-                     .a_first = kc_coin(k) ? 0 : kc_below(k, 40)};
-    a.tap_stride = channels * BB_TILE + kc_below(k, 3) * 5;
-    const size_t row = a.a_first + channels, count = 7, n = a.pixels * BB_TILE * 4;
-    a.levels = (1u << kc_range(k, 4, 8)) - 1;
-    a.spread = (1u << kc_range(k, 1, 8)) - 1;
-    uint8_t *codes = kc_bytes(k, KC_A, count * row, 0, 255);
-    for (size_t i = 0; i < count * row; i++) codes[i] &= a.levels;
-    int8_t *low = kc_place(k, KC_C, BB_TILE);
-    for (size_t j = 0; j < BB_TILE; j++) {
-        const size_t room = 255 - a.spread;
-        low[j] = (int8_t)((kc_coin(k) ? kc_below(k, room + 1) : kc_coin(k) ? room : 0) - 128);
-    }
-    const size_t weights = (taps - 1) * a.tap_stride + channels * BB_TILE;
-    int8_t *w = (int8_t *)kc_bytes(k, KC_B, weights, 0, 255);
-    for (size_t i = 0; i < weights; i++)
-        w[i] = (int8_t)(low[i % a.tap_stride / 2 % BB_TILE] + (int)((uint8_t)w[i] & a.spread));
-    a.rows = kc_rows(k, a.pixels * taps, codes, count, row);
-    a.low = low;
-    a.w = w;
-    kc_poison(k, n);
-    KC_BOTH(dot_tile, a, acc, int32_t, n);
-    kc_compare(k, "dot_tile", n, false);
-}
-
 static inline void kc_dequantize(kc *k, int temper)
 {
-    bb_dequantize_args a = {.pixels = kc_range(k, 1, BB_TILE_PIXELS), .segments = kc_range(k, 1, 4)};
+    bb_dequantize_args a = {.pixels = kc_range(k, 1, BB_TILE_PIXELS), .segments = kc_range(k, 1, 4),
+                            .y_stride = BB_TILE + kc_below(k, 20), .add_stride = kc_coin(k) ? 0 : BB_TILE + 3};
     int32_t *acc = kc_place(k, KC_A, a.segments * BB_TILE_PIXELS * BB_TILE * 4);
     int32_t *zsum = kc_place(k, KC_B, a.segments * BB_TILE * 4);
     const uint32_t shift = (uint32_t)kc_range(k, 34, 62);
@@ -227,7 +201,8 @@ static inline void kc_dequantize(kc *k, int temper)
     a.zsum = zsum;
     a.e = kc_floats(k, KC_C, a.segments * BB_TILE, temper);
     a.bias = kc_floats(k, KC_D, BB_TILE, temper);
-    const size_t n = a.pixels * BB_TILE * 4;
+    if (kc_coin(k)) a.add = kc_floats(k, KC_E, (a.pixels - 1) * a.add_stride + BB_TILE, temper);
+    const size_t n = ((a.pixels - 1) * a.y_stride + BB_TILE) * 4;
     kc_poison(k, n);
     KC_BOTH(dequantize_tile, a, y, float, n);
     kc_compare(k, "dequantize_tile", n, true);
@@ -240,7 +215,7 @@ static inline void kc_conv(kc *k, int temper)
                           .channels = kc_range(k, 1, 33), .w_stride = BB_TILE * kc_range(k, 1, 3) + kc_below(k, 2)};
     const size_t count = 9, n = a.pixels * BB_TILE * 4;
     const float *x = kc_floats(k, KC_A, count * a.channels, temper);
-    a.rows = kc_rows(k, a.pixels * a.taps, (const uint8_t *)x, count, a.channels * 4);
+    a.rows = kc_rows(k, BB_TILE_PIXELS * a.taps, (const uint8_t *)x, count, a.channels * 4);
     a.w = kc_floats(k, KC_B, (a.taps * a.channels - 1) * a.w_stride + BB_TILE, temper);
     a.bias = kc_floats(k, KC_C, BB_TILE, temper);
     kc_poison(k, n);
@@ -364,30 +339,6 @@ static inline void kc_activation_sweep(kc *k)
             (op == 0 ? set->silu : op == 1 ? set->gelu : set->mish)(kc_place(k, slot, n * 4), x, n);
         }
         kc_compare(k, op == 0 ? "silu" : op == 1 ? "gelu" : "mish", n * 4, true);
-    }
-}
-
-/* All ops of k->set against k->ref, `rounds` random cases each. A case's seed says which data it had. */
-static inline void kc_run(kc *k, uint64_t seed, uint32_t rounds)
-{
-    static const size_t channels[] = {8, 16, 24, 40, 64};
-    k->random = k->seed = seed;
-    kc_f16(k, 65536);
-    kc_activation_sweep(k);
-    for (int i = 0; i < 8; i++) kc_dot(k, 9, 7280); /* K = 65,520: sums next to ±2^31 */
-    for (uint32_t round = 0; round < rounds; round++) {
-        const int temper = (int)(round % 3);
-        k->random = k->seed = seed + round;
-        kc_quantize(k, temper);
-        kc_expand(k, temper);
-        kc_dot(k, kc_coin(k) ? 9 : kc_range(k, 1, 4), channels[kc_below(k, BB_COUNT(channels))]);
-        kc_dequantize(k, temper);
-        kc_conv(k, temper);
-        kc_f16(k, kc_range(k, 1, 40));
-        kc_group_norm(k, temper);
-        kc_attention(k, temper);
-        kc_avg_pool(k, temper);
-        kc_elementwise(k, temper);
     }
 }
 

@@ -6,7 +6,7 @@
 #define BB_TESTS_KERNELCHECK_MODEL_H
 
 #include "check.h"
-#include "kernelcheck_core.h"
+#include "kernelcheck_dot.h"
 
 static const double kc_u = 0x1p-24, kc_slack = 1.001, kc_tiny = 0x1p-126;
 
@@ -83,35 +83,22 @@ static inline void model_quantize_after(kc *k, const bb_kernels *s)
 /* Planes to weights to a dot product in 64-bit integers, straight from the bits. */
 static inline void model_dot(kc *k, const bb_kernels *s)
 {
-    enum { TAPS = 3, CHANNELS = 24, BLOCKS = TAPS * CHANNELS / 8, PIXELS = 5, FIRST = 5 };
-    const size_t planes = kc_range(k, 1, 7);
-    int16_t multiplier[8 * BB_TILE], offset[BB_TILE];
-    for (size_t i = 0; i < BB_COUNT(multiplier); i++) multiplier[i] = (int16_t)((int)kc_below(k, 36) - 18);
-    for (size_t i = 0; i < BB_TILE; i++) offset[i] = (int16_t)((int)kc_below(k, 4) - 2);
-    const uint8_t *bits = kc_bytes(k, KC_A, BLOCKS * planes * BB_TILE, 0, 255);
-    int8_t *w = kc_place(k, KC_B, TAPS * CHANNELS * BB_TILE);
-    s->expand_tile(&(bb_expand_args){.w = w, .planes = bits, .multiplier = multiplier, .offset = offset,
-                                     .k_blocks = BLOCKS, .n_planes = planes});
-    const uint8_t *codes = kc_bytes(k, KC_C, 4 * (FIRST + CHANNELS), 0, 255);
-    int8_t low[BB_TILE];
-    memset(low, -128, sizeof low);
-    bb_dot_args a = {.pixels = PIXELS, .taps = TAPS, .channels = CHANNELS, .a_first = FIRST, .w = w,
-                     .tap_stride = CHANNELS * BB_TILE, .acc = kc_place(k, KC_REF, PIXELS * BB_TILE * 4),
-                     .levels = 255, .low = low, .spread = 255};
-    a.rows = kc_rows(k, PIXELS * TAPS, codes, 4, FIRST + CHANNELS);
-    s->dot_tile(&a);
-    for (size_t p = 0; p < PIXELS; p++) {
+    kc_tile t;
+    kc_make_tile(k, &t, 3, 24);
+    kc_run_way(k, &t, s, kc_scalar_way(s), KC_REF);
+    const int32_t *acc = kc_place(k, KC_REF, BB_TILE_PIXELS * BB_TILE * 4);
+    for (size_t p = 0; p < t.pixels; p++) {
         for (size_t j = 0; j < BB_TILE; j++) {
             int64_t want = 0;
-            for (size_t i = 0; i < TAPS * CHANNELS; i++) {
-                int64_t weight = offset[j];
-                for (size_t plane = 0; plane < planes; plane++)
-                    if (bits[(i / 8 * planes + plane) * BB_TILE + j] & 1 << i % 8)
-                        weight += multiplier[plane * BB_TILE + j];
-                want += weight * a.rows[p * TAPS + i / CHANNELS][FIRST + i % CHANNELS];
+            for (size_t i = 0; i < 3 * 24; i++) {
+                int64_t weight = t.offset[j];
+                for (size_t plane = 0; plane < t.shape.planes; plane++)
+                    if (t.planes[(i / 8 * t.shape.planes + plane) * BB_TILE + j] & 1 << i % 8)
+                        weight += t.multiplier[plane * BB_TILE + j];
+                want += weight * t.codes[t.row_of[i / 24 * BB_TILE_PIXELS + p] * (t.first + 24) + t.first + i % 24];
             }
-            CHECK(a.acc[p * BB_TILE + j] == want, "dot_tile seed %llu pixel %zu output %zu: %d, not %lld",
-                  (unsigned long long)k->seed, p, j, a.acc[p * BB_TILE + j], (long long)want);
+            CHECK(acc[p * BB_TILE + j] == want, "dot seed %llu pixel %zu output %zu: %d, not %lld",
+                  (unsigned long long)k->seed, p, j, acc[p * BB_TILE + j], (long long)want);
         }
     }
 }
@@ -123,20 +110,21 @@ static inline void model_dequantize(kc *k, const bb_kernels *s)
     for (size_t i = 0; i < BB_COUNT(acc); i++) acc[i] = (int32_t)((int64_t)kc_next(k) >> 36);
     for (size_t i = 0; i < BB_COUNT(zsum); i++) zsum[i] = (int32_t)((int64_t)kc_next(k) >> 40);
     const float *e = kc_floats(k, KC_A, SEGMENTS * BB_TILE, 0), *bias = kc_floats(k, KC_B, BB_TILE, 0);
+    const float *add = kc_floats(k, KC_C, PIXELS * BB_TILE, 0);
     float y[PIXELS * BB_TILE];
-    s->dequantize_tile(&(bb_dequantize_args){.y = y, .acc = acc, .zsum = zsum, .e = e, .bias = bias,
+    s->dequantize_tile(&(bb_dequantize_args){.y = y, .y_stride = BB_TILE, .add = add, .add_stride = BB_TILE, .acc = acc, .zsum = zsum, .e = e, .bias = bias,
                                              .pixels = PIXELS, .segments = SEGMENTS});
     for (size_t i = 0; i < PIXELS * BB_TILE; i++) {
         const size_t j = i % BB_TILE;
-        double want = bias[j], magnitude = fabs(bias[j]);
+        double want = (double)bias[j] + add[i], magnitude = fabs(bias[j]) + fabs(add[i]);
         for (size_t g = 0; g < SEGMENTS; g++) {
             const double n = (double)acc[g * BB_TILE_PIXELS * BB_TILE + i] - zsum[g * BB_TILE + j];
             const double t = n * e[g * BB_TILE + j];
             want += t;
             magnitude += fabs(t);
         }
-        /* each term: conversion, product, SEGMENTS sums, the bias */
-        model_check("dequantize_tile", k->seed, y[i], want, (SEGMENTS + 3) * kc_u * magnitude, i);
+        /* each term: conversion, product, SEGMENTS sums, the bias, what is added */
+        model_check("dequantize_tile", k->seed, y[i], want, (SEGMENTS + 4) * kc_u * magnitude, i);
     }
 }
 
@@ -146,13 +134,13 @@ static inline void model_conv(kc *k, const bb_kernels *s)
     const float *x = kc_floats(k, KC_A, 8 * CHANNELS, 0), *w = kc_floats(k, KC_B, K * STRIDE, 0);
     float bias[BB_TILE], y[PIXELS * BB_TILE];
     for (size_t j = 0; j < BB_TILE; j++) bias[j] = kc_float(k, 0);
-    const float *const *rows = kc_rows(k, PIXELS * TAPS, (const uint8_t *)x, 8, CHANNELS * 4);
+    const float *const *rows = kc_rows(k, BB_TILE_PIXELS * TAPS, (const uint8_t *)x, 8, CHANNELS * 4);
     s->conv_tile_f32(&(bb_conv_f32_args){.y = y, .rows = rows, .w = w, .bias = bias, .pixels = PIXELS, .taps = TAPS,
                                          .channels = CHANNELS, .w_stride = STRIDE});
     for (size_t i = 0; i < PIXELS * BB_TILE; i++) {
         double want = bias[i % BB_TILE], magnitude = fabs(want);
         for (size_t t = 0; t < K; t++) {
-            const double in = rows[i / BB_TILE * TAPS + t / CHANNELS][t % CHANNELS];
+            const double in = rows[t / CHANNELS * BB_TILE_PIXELS + i / BB_TILE][t % CHANNELS];
             const double v = in * w[t * STRIDE + i % BB_TILE];
             want += v;
             magnitude += fabs(v);

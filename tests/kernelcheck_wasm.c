@@ -14,6 +14,8 @@ const char *kernelcheck_first(void);
 uint32_t kernelcheck_first_at(void);
 double kernelcheck_bench(uint32_t op, uint32_t times, uint32_t use_scalar);
 const char *kernelcheck_bench_name(uint32_t op);
+double kernelcheck_trial(uint32_t way, uint32_t rounds);
+const char *kernelcheck_way(uint32_t way);
 
 static void report(const char *op, uint64_t seed, size_t at)
 {
@@ -55,4 +57,19 @@ double kernelcheck_bench(uint32_t op, uint32_t times, uint32_t use_scalar)
 const char *kernelcheck_bench_name(uint32_t op)
 {
     return op < BB_COUNT(kc_bench_names) ? kc_bench_names[op] : NULL;
+}
+
+/* Multiply-adds done by dot way number `way`, of one plane. */
+double kernelcheck_trial(uint32_t way, uint32_t rounds)
+{
+    static _Alignas(BB_ALIGNMENT) uint8_t scratch[BB_DOT_TRIAL_BYTES];
+    prepare();
+    return bb_dot_trial(&best, way, rounds, scratch);
+}
+
+/* NULL after the last one. */
+const char *kernelcheck_way(uint32_t way)
+{
+    prepare();
+    return way < BB_DOTS && best.dots[way] ? best.dots[way]->name : NULL;
 }

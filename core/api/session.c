@@ -83,7 +83,7 @@ static bb_status prepare(bb_session *s, const bb_model *m, const bb_request *giv
     s->output = bb_graph_find_output(g, "sample");
     bb_bindings bind = {{1, s->rows, s->req.height, s->req.width, 1, 1}};
     bb_plan plan = m->scratch; /* arrays stay the model's */
-    BB_TRY(bb_plan_make(&plan, &m->pack, &bind, err));
+    BB_TRY(bb_plan_make(&plan, &m->pack, &m->kernels, &bind, err));
     ((bb_model *)m)->scratch = plan;
     if (s->req.steps)
         BB_TRY(bb_sampler_plan_init(&s->plan, &m->pack.schedule, s->req.sampler, s->req.steps, s->req.eta, err));

@@ -5,16 +5,12 @@
  * vectorized: lanes run over outputs, channels, keys' scores or pixels, k ascends, multiply then add, no FMA.
  *
  * Tiles: 16 outputs (BB_TILE) by up to 8 pixels (BB_TILE_PIXELS). A pixel's input is given by one pointer per kernel
- * tap, so no im2col copy exists; taps that fall outside the picture point to a padding row. */
+ * tap, so no im2col copy exists; taps that fall outside the picture point to a padding row. dots.h has the integer
+ * products. */
 #ifndef BB_KERNELS_KERNELS_H
 #define BB_KERNELS_KERNELS_H
 
-#include "base/compiler.h"
-
-#define BB_TILE 16
-#define BB_TILE_PIXELS 8
-#define BB_K_BLOCK 8 /* input channels per bit-plane block */
-#define BB_PLANES 8  /* at most, per output channel */
+#include "kernels/dots.h"
 
 /* Activation codes of one segment: for every pixel and channel
  *   x = ((x − mean[c])·rstd[c])·scale[c] + shift[c]   if mean is given: the group norm in front,
@@ -41,34 +37,29 @@ typedef struct bb_expand_args {
     size_t k_blocks, n_planes;
 } bb_expand_args;
 
-/* acc[p][j] = Σ_tap Σ_c a·w, exact in int32 (the reader bounds K). */
-typedef struct bb_dot_args {
-    int32_t *acc;               /* [pixels][BB_TILE], overwritten */
-    const uint8_t *const *rows; /* [pixels][taps]: codes of the pixel under that tap, 8-byte multiples readable */
-    const int8_t *w;            /* [taps] blocks tap_stride bytes apart, each [channels/2][BB_TILE][2] */
-    size_t pixels;              /* 1..BB_TILE_PIXELS */
-    size_t taps, channels;      /* channels: multiple of 8 */
-    size_t tap_stride;          /* bytes between the taps of w */
-    size_t a_first;             /* first channel inside a row (segment start) */
-    uint32_t levels;            /* codes are at most this: 2^A − 1 */
-    const int8_t *low;          /* [BB_TILE]: output j has w in low[j] .. low[j] + spread, padding positions too */
-    uint32_t spread;            /* below 128 unless there are 8 planes */
-} bb_dot_args;
+/* Lookup tables of 4-bit codes, BB_ROWS_TABLES (bias 0) or BB_ROWS_CENTRED (bias −30). */
+typedef struct bb_tables_args {
+    uint8_t *t;        /* [pixels] rows t_stride bytes apart, 4·channels bytes each */
+    const uint8_t *a;  /* [pixels] rows a_stride bytes apart; codes 0..15 */
+    size_t pixels, channels, a_stride, t_stride; /* channels: multiple of 8 */
+    int8_t bias;       /* added to every entry */
+} bb_tables_args;
 
-/* y[p][j] = (Σ_g f32(acc[g][p][j] − zsum[g][j])·e[g][j], from 0, g ascending) + bias[j] */
+/* y[p][j] = ((Σ_g f32(acc[g][p][j] − zsum[g][j])·e[g][j], from 0, g ascending) + bias[j]) + add[p][j] */
 typedef struct bb_dequantize_args {
-    float *y;               /* [pixels][BB_TILE] */
+    float *y;               /* [pixels] rows of BB_TILE, y_stride floats apart */
     const int32_t *acc;     /* [segments][BB_TILE_PIXELS][BB_TILE] */
     const int32_t *zsum;    /* [segments][BB_TILE] = z_g · Σ_k w */
     const float *e;         /* [segments][BB_TILE] = f32(δ_g · Δ) */
     const float *bias;      /* [BB_TILE] */
-    size_t pixels, segments;
+    const float *add;       /* [pixels] rows add_stride floats apart (0: one for all), may be y; NULL: none */
+    size_t pixels, segments, y_stride, add_stride;
 } bb_dequantize_args;
 
 /* y[p][j] = bias[j] + Σ_tap Σ_c x·w: starts at 0, products added in (tap, c) order, bias added last. */
 typedef struct bb_conv_f32_args {
     float *y;                  /* [pixels][BB_TILE] */
-    const float *const *rows;  /* [pixels][taps] */
+    const float *const *rows;  /* [taps][BB_TILE_PIXELS] */
     const float *w;            /* [taps·channels] rows of BB_TILE floats, w_stride floats apart */
     const float *bias;         /* [BB_TILE] */
     size_t pixels, taps, channels, w_stride;
@@ -137,6 +128,8 @@ typedef struct bb_avg_pool_args {
 typedef struct bb_kernels {
     const char *isa; /* of the best set in the table: "scalar", "x86_avx2", "x86_avx512", "wasm_simd128", "wasm_relaxed" */
     uint32_t needs;  /* BB_CPU_* bits */
+    const bb_dot *dots[BB_DOTS]; /* ways, all that can run here; NULL after the last */
+    float cost[BB_DOTS];         /* of each; 0 in a set's own table */
 #define BB_OP(name, args) bb_##name##_fn *name;
 #include "kernels/ops.inc"
 #undef BB_OP
@@ -146,7 +139,8 @@ typedef struct bb_kernels {
 enum { BB_CPU_AVX2 = 1, BB_CPU_AVX512 = 2, BB_CPU_WASM_SIMD128 = 4, BB_CPU_WASM_RELAXED = 8, BB_CPU_ALL = -1 };
 uint32_t bb_cpu_features(void); /* cpu_*.c, chosen by the build */
 
-/* Fills out from the sets whose needs are all in cpu (a mask, for tests and --cpu). */
+/* Fills out from the sets whose needs are all in cpu (a mask, for tests and --cpu). Dot ways of all these sets are
+ * taken, the scalar ones last. */
 void bb_kernels_select(bb_kernels *out, uint32_t cpu);
 
 #endif

@@ -17,12 +17,12 @@
 
 extern const bb_kernels BB_SET_JOIN(bb_kernels_, BB_ISA);
 
-/* Every set has every op. */
-#define BB_SET(cpu_bits)                                                             \
+/* Every set has every op; its dot ways follow the needs. */
+#define BB_SET(cpu_bits, ...)                                                            \
     const bb_kernels BB_SET_JOIN(bb_kernels_, BB_ISA) = {                            \
-        .isa = BB_SET_TEXT(BB_ISA), .needs = (cpu_bits),                             \
+        .isa = BB_SET_TEXT(BB_ISA), .needs = (cpu_bits), .dots = {__VA_ARGS__},       \
         .quantize = BB_FN(quantize), .expand_tile = BB_FN(expand_tile),              \
-        .dot_tile = BB_FN(dot_tile), .dequantize_tile = BB_FN(dequantize_tile),      \
+        .tables = BB_FN(tables), .dequantize_tile = BB_FN(dequantize_tile),      \
         .conv_tile_f32 = BB_FN(conv_tile_f32), .f16_to_f32 = BB_FN(f16_to_f32),      \
         .norm_stats = BB_FN(norm_stats), .group_norm = BB_FN(group_norm),            \
         .attention = BB_FN(attention),                                               \

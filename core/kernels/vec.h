@@ -81,12 +81,12 @@ void BB_FN(quantize)(const bb_quantize_args *a)
 /* One tap over n pixels and two vectors of outputs. n is a constant at every call: sums stay in registers. */
 BB_INLINE void conv_tap(vf (*acc)[VECTORS], const bb_conv_f32_args *a, size_t tap, size_t first, const size_t n)
 {
-    const float *const *rows = a->rows + first * a->taps + tap;
+    const float *const *rows = a->rows + tap * BB_TILE_PIXELS + first;
     for (size_t v = 0; v < VECTORS; v += 2) {
         const float *w = a->w + tap * a->channels * a->w_stride + v * BB_LANES, *x[PIXELS];
         vf sum[PIXELS][2];
         _Pragma("GCC unroll 4") for (size_t p = 0; p < n; p++) {
-            x[p] = rows[p * a->taps];
+            x[p] = rows[p];
             sum[p][0] = acc[first + p][v];
             sum[p][1] = acc[first + p][v + 1];
         }
@@ -116,6 +116,20 @@ void BB_FN(conv_tile_f32)(const bb_conv_f32_args *a)
     for (size_t p = 0; p < a->pixels; p++)
         for (size_t v = 0; v < VECTORS; v++)
             store(a->y + p * BB_TILE + v * BB_LANES, acc[p][v] + load(a->bias + v * BB_LANES));
+}
+
+void BB_FN(tables)(const bb_tables_args *a)
+{
+    for (size_t p = 0; p < a->pixels; p++) {
+        const uint8_t *code = a->a + p * a->a_stride;
+        uint8_t *t = a->t + p * a->t_stride;
+        for (size_t c = 0; c < a->channels; c += 4, t += 16) {
+            const uint8_t none = (uint8_t)a->bias;
+            t[0] = none;
+            for (size_t b = 0; b < 4; b++)
+                for (size_t i = 0; i < (size_t)1 << b; i++) t[(1u << b) + i] = (uint8_t)(t[i] + code[c + b]);
+        }
+    }
 }
 
 /* Exponent and mantissa shifted to their f32 places are x·2^−112, half subnormals included; the product is exact. */

@@ -1,15 +1,6 @@
 /* Geometry of convolutions, and the float convolution. */
 #include "run/conv.h"
 
-/* Enough work items that threads finish together, without splitting a tile's rows needlessly: expanding a tile's
- * weights is repeated per chunk. */
-static uint32_t choose_chunks(const bb_conv *conv, uint32_t threads)
-{
-    uint32_t rows = conv->items * conv->oh;
-    uint32_t want = threads < 2 ? 1 : (4 * threads + conv->tiles - 1) / conv->tiles;
-    return want < rows ? want : rows;
-}
-
 void bb_conv_setup(bb_conv *conv, bb_run *run, uint32_t number)
 {
     const bb_graph *g = &run->pack->graph;
@@ -17,7 +8,7 @@ void bb_conv_setup(bb_conv *conv, bb_run *run, uint32_t number)
     bb_shape x = run->shapes[op->in[0]], y = run->shapes[bb_op_value(g, number)];
     *conv = (bb_conv){.run = run, .op = op, .x = run->at[op->in[0]], .y = run->at[bb_op_value(g, number)],
                       .items = x.n, .ih = x.h, .iw = x.w, .oh = y.h, .ow = y.w, .c = x.c, .n = y.c,
-                      .taps = 1, .kw = 1, .stride = 1, .tiles = (y.c + BB_TILE - 1) / BB_TILE};
+                      .taps = 1, .kw = 1, .stride = 1, .runs = (y.h * y.w + BB_TILE_PIXELS - 1) / BB_TILE_PIXELS};
     conv->bias = op->weight[1] == BB_NONE ? NULL : run->pack->weights[op->weight[1]].f32;
     bool flat = true;
     if (op->kind == BB_OP_CONV2D) {
@@ -32,27 +23,43 @@ void bb_conv_setup(bb_conv *conv, bb_run *run, uint32_t number)
         conv->iw = conv->ow = x.h * x.w;
         conv->ih = conv->oh = 1;
     }
-    conv->chunks = choose_chunks(conv, bb_par_threads(run->par));
 }
 
-void bb_conv_rows(const bb_conv *conv, uint32_t chunk, uint32_t *first, uint32_t *end)
+uint32_t bb_conv_parts(const bb_conv *conv, uint32_t columns)
 {
-    uint64_t rows = (uint64_t)conv->items * conv->oh;
-    *first = (uint32_t)(rows * chunk / conv->chunks);
-    *end = (uint32_t)(rows * (chunk + 1) / conv->chunks);
+    const uint32_t threads = bb_par_threads(conv->run->par), runs = conv->items * conv->runs;
+    const uint32_t want = threads < 2 ? 1 : (4 * threads + columns - 1) / columns;
+    return want < runs ? want : runs;
 }
 
-void bb_conv_gather(const bb_conv *conv, const void **rows, const uint8_t *base, size_t pixel_bytes, const void *pad,
-                    uint32_t oy, uint32_t ox, uint32_t pixels)
+void bb_conv_part(const bb_conv *conv, uint32_t part, uint32_t parts, uint32_t *first, uint32_t *end)
 {
-    for (uint32_t p = 0; p < pixels; p++)
-        for (uint32_t tap = 0; tap < conv->taps; tap++) {
+    const uint64_t runs = (uint64_t)conv->items * conv->runs;
+    *first = (uint32_t)(runs * part / parts);
+    *end = (uint32_t)(runs * (part + 1) / parts);
+}
+
+uint32_t bb_conv_gather(const bb_conv *conv, const void **rows, const uint8_t *base, size_t pixel_bytes,
+                        const void *pad, uint32_t run)
+{
+    const uint32_t first = run * BB_TILE_PIXELS, left = conv->oh * conv->ow - first;
+    const uint32_t pixels = left < BB_TILE_PIXELS ? left : BB_TILE_PIXELS, kh = conv->taps / conv->kw;
+    uint32_t oy = first / conv->ow, ox = first % conv->ow;
+    for (uint32_t p = 0; p < BB_TILE_PIXELS; p++) {
+        const void **to = rows + p;
+        for (uint32_t ky = 0; ky < kh; ky++) {
             /* Unsigned: above or left of the picture wraps round to a huge number. */
-            uint32_t iy = oy * conv->stride + tap / conv->kw - conv->top;
-            uint32_t ix = (ox + p) * conv->stride + tap % conv->kw - conv->left;
-            bool inside = iy < conv->ih && ix < conv->iw;
-            *rows++ = inside ? base + ((size_t)iy * conv->iw + ix) * pixel_bytes : pad;
+            const uint32_t iy = oy * conv->stride + ky - conv->top;
+            const bool inside = p < pixels && iy < conv->ih;
+            const uint8_t *row = base + (inside ? (size_t)iy * conv->iw * pixel_bytes : 0);
+            for (uint32_t kx = 0; kx < conv->kw; kx++, to += BB_TILE_PIXELS) {
+                const uint32_t ix = ox * conv->stride + kx - conv->left;
+                *to = inside && ix < conv->iw ? row + ix * pixel_bytes : pad;
+            }
         }
+        if (++ox == conv->ow) ox = 0, oy++;
+    }
+    return pixels;
 }
 
 /* A tile's weights: in place if f32, else expanded into the thread's scratch. */
@@ -69,41 +76,43 @@ static const float *tile_weights(const bb_conv *conv, const bb_weight *w, uint32
     return scratch;
 }
 
-static void conv_item(void *ctx, size_t item, size_t thread)
+typedef struct f32_walk { bb_conv conv; uint32_t parts; } f32_walk;
+
+static void conv_item(void *ctx, size_t work, size_t thread)
 {
-    const bb_conv *conv = ctx;
+    const f32_walk *walk = ctx;
+    const bb_conv *conv = &walk->conv;
     const bb_weight *w = &conv->run->pack->weights[conv->op->weight[0]];
     uint8_t *scratch = conv->run->thread + thread * conv->run->thread_bytes;
     const void **rows = (const void **)(void *)scratch;
-    uint32_t tile = (uint32_t)(item / conv->chunks), first, end;
+    uint32_t tile = (uint32_t)(work / walk->parts), first, end;
     uint32_t n = conv->n - tile * BB_TILE < BB_TILE ? conv->n - tile * BB_TILE : BB_TILE;
     float y[BB_TILE_PIXELS * BB_TILE], bias[BB_TILE] = {0};
     bb_conv_f32_args a = {.y = y, .rows = (const float *const *)(void *)rows, .bias = bias, .taps = conv->taps,
                           .channels = conv->c};
     a.w = tile_weights(conv, w, tile, (float *)(void *)(scratch + bb_conv_row_bytes(conv->taps)), &a.w_stride);
     for (uint32_t j = 0; conv->bias && j < n; j++) bias[j] = conv->bias[tile * BB_TILE + j];
-    bb_conv_rows(conv, (uint32_t)(item % conv->chunks), &first, &end);
-    size_t item_floats = (size_t)conv->ih * conv->iw * conv->c;
+    bb_conv_part(conv, (uint32_t)(work % walk->parts), walk->parts, &first, &end);
+    size_t item_floats = (size_t)conv->ih * conv->iw * conv->c, out_pixels = (size_t)conv->oh * conv->ow;
     for (uint32_t r = first; r < end; r++) {
-        const uint8_t *base = (const uint8_t *)(conv->x + r / conv->oh * item_floats);
-        for (uint32_t ox = 0; ox < conv->ow; ox += BB_TILE_PIXELS) {
-            a.pixels = conv->ow - ox < BB_TILE_PIXELS ? conv->ow - ox : BB_TILE_PIXELS;
-            bb_conv_gather(conv, rows, base, conv->c * sizeof(float), conv->run->codes, r % conv->oh, ox,
-                           (uint32_t)a.pixels);
-            conv->run->kernels->conv_tile_f32(&a);
-            float *out = conv->y + ((size_t)r * conv->ow + ox) * conv->n + tile * BB_TILE;
-            for (size_t p = 0; p < a.pixels; p++) memcpy(out + p * conv->n, y + p * BB_TILE, n * sizeof *y);
-        }
+        uint32_t item = r / conv->runs, run = r % conv->runs;
+        a.pixels = bb_conv_gather(conv, rows, (const uint8_t *)(conv->x + item * item_floats),
+                                  conv->c * sizeof(float), conv->run->codes, run);
+        conv->run->kernels->conv_tile_f32(&a);
+        float *out = conv->y + (item * out_pixels + run * BB_TILE_PIXELS) * conv->n + tile * BB_TILE;
+        for (size_t p = 0; p < a.pixels; p++) memcpy(out + p * conv->n, y + p * BB_TILE, n * sizeof *y);
     }
 }
 
 void bb_conv_f32(bb_run *run, uint32_t op)
 {
-    bb_conv conv;
-    bb_conv_setup(&conv, run, op);
-    memset(run->codes, 0, conv.c * sizeof(float)); /* the padding pixel */
+    f32_walk walk;
+    bb_conv_setup(&walk.conv, run, op);
+    const uint32_t tiles = (walk.conv.n + BB_TILE - 1) / BB_TILE;
+    walk.parts = bb_conv_parts(&walk.conv, tiles);
+    memset(run->codes, 0, walk.conv.c * sizeof(float)); /* the padding pixel */
     run->codes_value = BB_NONE;
-    bb_par_for(run->par, (size_t)conv.tiles * conv.chunks, conv_item, &conv);
+    bb_par_for(run->par, (size_t)tiles * walk.parts, conv_item, &walk);
 }
 
 size_t bb_conv_f32_thread_bytes(const bb_weight *w, uint32_t taps, uint32_t c)

@@ -14,20 +14,24 @@ typedef struct bb_conv {
     uint32_t items, ih, iw, oh, ow; /* after flattening */
     uint32_t c, n;           /* input channels, outputs */
     uint32_t taps, kw, stride, top, left;
-    uint32_t tiles, chunks;  /* work items: tiles × chunks of all items' output rows */
+    uint32_t runs;           /* of BB_TILE_PIXELS output pixels, in row order, in one item; the last may be short */
 } bb_conv;
 
 void bb_conv_setup(bb_conv *conv, bb_run *run, uint32_t op);
 
-/* The part of the items·oh output rows that chunk number `chunk` covers. */
-void bb_conv_rows(const bb_conv *conv, uint32_t chunk, uint32_t *first, uint32_t *end);
+/* Into how many parts to cut the items·runs runs when `columns` other work items multiply them: enough that threads
+ * finish together, and no more, as panels are made once a part. */
+uint32_t bb_conv_parts(const bb_conv *conv, uint32_t columns);
 
-/* rows[p·taps + tap] for `pixels` output pixels from (oy, ox): pixel_bytes apart in the item at `base`; `pad` where
- * the tap falls outside the picture. */
-void bb_conv_gather(const bb_conv *conv, const void **rows, const uint8_t *base, size_t pixel_bytes, const void *pad,
-                    uint32_t oy, uint32_t ox, uint32_t pixels);
+/* The runs first..end−1, counted over all items, of part number `part`. */
+void bb_conv_part(const bb_conv *conv, uint32_t part, uint32_t parts, uint32_t *first, uint32_t *end);
 
-/* Bytes of the pointer array for a tile of pixels. */
+/* rows[tap][BB_TILE_PIXELS] for a run number within an item: pixel_bytes apart in the item at `base`; `pad` where the
+ * tap falls outside the picture or the run is short. Returns the run's pixels. */
+uint32_t bb_conv_gather(const bb_conv *conv, const void **rows, const uint8_t *base, size_t pixel_bytes,
+                        const void *pad, uint32_t run);
+
+/* Bytes of that pointer array. */
 BB_INLINE size_t bb_conv_row_bytes(uint32_t taps)
 {
     return bb_align_up((size_t)taps * BB_TILE_PIXELS * sizeof(void *), BB_ALIGNMENT);
@@ -38,7 +42,7 @@ void bb_conv_quantized(bb_run *run, uint32_t op, const bb_layer *layer);
 
 /* Scratch that the two need, for the plan. */
 size_t bb_conv_f32_thread_bytes(const bb_weight *w, uint32_t taps, uint32_t c);
-size_t bb_conv_quantized_thread_bytes(const bb_layer *layer);
-size_t bb_conv_quantized_codes_bytes(const bb_layer *layer, bb_shape x);
+size_t bb_conv_quantized_thread_bytes(const bb_kernels *kernels, const bb_op *op, const bb_layer *layer);
+size_t bb_conv_quantized_codes_bytes(const bb_kernels *kernels, const bb_op *op, const bb_layer *layer, bb_shape x);
 
 #endif

@@ -51,7 +51,7 @@ static void drop_dead(bb_plan *plan, uint32_t *n_live, uint32_t op)
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-static void plan_op(bb_plan *plan, const bb_pack *pack, uint32_t i)
+static void plan_op(bb_plan *plan, const bb_pack *pack, const bb_kernels *kernels, uint32_t i)
 {
     const bb_graph *g = &pack->graph;
     const bb_op *op = &g->ops[i];
@@ -61,8 +61,9 @@ static void plan_op(bb_plan *plan, const bb_pack *pack, uint32_t i)
         const bb_weight *w = &pack->weights[op->weight[0]];
         uint32_t taps = op->kind == BB_OP_CONV2D ? op->conv.kh * op->conv.kw : 1;
         plan->macs += (uint64_t)bb_shape_size(y) * taps * x.c;
-        thread = w->layer ? bb_conv_quantized_thread_bytes(w->layer) : bb_conv_f32_thread_bytes(w, taps, x.c);
-        codes = w->layer ? bb_conv_quantized_codes_bytes(w->layer, x) : x.c * sizeof(float);
+        thread = w->layer ? bb_conv_quantized_thread_bytes(kernels, op, w->layer)
+                          : bb_conv_f32_thread_bytes(w, taps, x.c);
+        codes = w->layer ? bb_conv_quantized_codes_bytes(kernels, op, w->layer, x) : x.c * sizeof(float);
     } else if (op->kind == BB_OP_ATTENTION) {
         size_t keys = (size_t)plan->shapes[op->in[1]].h * plan->shapes[op->in[1]].w;
         plan->macs += 2 * (uint64_t)bb_shape_size(y) * keys;
@@ -74,7 +75,8 @@ static void plan_op(bb_plan *plan, const bb_pack *pack, uint32_t i)
     plan->codes_bytes = larger(plan->codes_bytes, bb_align_up(codes, BB_ALIGNMENT));
 }
 
-bb_status bb_plan_make(bb_plan *plan, const bb_pack *pack, const bb_bindings *bind, bb_error *err)
+bb_status bb_plan_make(bb_plan *plan, const bb_pack *pack, const bb_kernels *kernels, const bb_bindings *bind,
+                       bb_error *err)
 {
     const bb_graph *g = &pack->graph;
     plan->value_bytes = plan->codes_bytes = plan->thread_bytes = 0;
@@ -90,7 +92,7 @@ bb_status bb_plan_make(bb_plan *plan, const bb_pack *pack, const bb_bindings *bi
     for (uint32_t i = 0; i < g->n_ops; i++) {
         if (!is_once(g, bb_op_value(g, i))) fits = fits && place(plan, &n_live, bb_op_value(g, i));
         drop_dead(plan, &n_live, i);
-        plan_op(plan, pack, i);
+        plan_op(plan, pack, kernels, i);
     }
     return fits ? BB_OK : bb_fail(err, BB_ERR_SIZE, "the picture is too large for this machine's memory");
 }

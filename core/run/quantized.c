@@ -1,133 +1,84 @@
 /* Quantized convolution and linear: the integer contract of core/FORMAT.md §6–7, walked over the kernels.
  *
- * codes scratch, per item: scales m [channels] f32, the padding pixel [padded], codes [pixels][padded], where a pixel
- * has its segments one after the other, each padded with zeros to a multiple of 8 channels. */
-#include "run/conv.h"
+ * Work is cut into groups of tiles, whose panels a thread makes once, by parts of the output pixels. A group's panels
+ * stay in the nearest cache while pixels stream by, and a pixel's rows serve all tiles of the group. */
+#include "run/codes.h"
 
-typedef struct codes_layout { size_t m, pad, codes, item; } codes_layout; /* byte offsets in an item; its size */
+#define GROUP_TILES 8u      /* at most */
+#define GROUP_BYTES 24576u  /* of panels: leaves room for rows in a cache of 32 KB */
 
-static codes_layout layout_of(const bb_quantizer *q, size_t pixels)
-{
-    codes_layout l = {.pad = bb_align_up(q->channels * sizeof(float), BB_ALIGNMENT)};
-    l.codes = l.pad + bb_align_up(q->padded, BB_ALIGNMENT);
-    l.item = l.codes + bb_align_up(pixels * q->padded, BB_ALIGNMENT);
-    return l;
-}
+/* A width class as the walker sees it. */
+typedef struct tile_class {
+    bb_dot_shape shape;  /* of the first segment; spread is a bound for all tiles */
+    const bb_dot *way;
+    size_t panel_bytes;  /* of a tile, all segments */
+    uint32_t tiles, group, groups; /* tiles in all; tiles a group, and groups */
+} tile_class;
 
 typedef struct qconv {
     bb_conv conv;
     const bb_layer *layer;
-    codes_layout at;
+    bb_codes at;
+    tile_class classes[BB_MAX_CLASSES];
+    uint32_t groups, parts;
 } qconv;
 
-/* Each item of a batch may be at another timestep. */
-static uint32_t step_row(const bb_run *run, const bb_quantizer *q, uint32_t item)
+static tile_class plan_class(const bb_kernels *k, const bb_op *op, const bb_layer *l, uint32_t i)
 {
-    if (q->rec->rows == 1 || run->timestep == BB_NONE) return 0;
-    return bb_step_row(q, run->at[run->timestep][item]);
-}
-
-/* m = f32(inv_s/δ) and the padding pixel: code z is a real zero. */
-static void prepare_item(const qconv *c, uint32_t item)
-{
-    const bb_quantizer *q = c->layer->quantizer;
-    uint8_t *base = c->conv.run->codes + item * c->at.item, *pad = base + c->at.pad;
-    float *m = (float *)(void *)base;
-    uint32_t row = step_row(c->conv.run, q, item), channel = 0;
-    memset(pad, 0, q->padded);
-    for (uint32_t g = 0; g < q->rec->segments; g++) {
-        float delta = q->delta[row * q->rec->segments + g];
-        uint8_t zero = q->zero[row * q->rec->segments + g];
-        for (uint32_t k = 0; k < q->rec->seg_channels[g]; k++, channel++) {
-            m[channel] = (q->inv_s ? q->inv_s[channel] : 1.0f) / delta;
-            pad[k] = zero;
-        }
-        pad += bb_align_up(q->rec->seg_channels[g], BB_K_BLOCK);
+    const bb_quantizer_rec *q = l->quantizer->rec;
+    const uint32_t stride = op->kind == BB_OP_CONV2D ? op->conv.stride : 1, planes = l->rec->class_planes[i];
+    tile_class c = {.tiles = (l->rec->class_rows[i] + BB_TILE - 1) / BB_TILE,
+                    .shape = {.taps = l->rec->taps, .levels = (1u << q->bits) - 1, .planes = planes,
+                              .spread = planes == BB_PLANES ? 255 : 127, .uniform = !l->multiplier}};
+    c.shape.channels = bb_align_up(q->seg_channels[0], BB_K_BLOCK);
+    c.way = k->dots[bb_dot_choose(k, &c.shape, (float)l->rec->outputs * (float)l->rec->taps /
+                                                   (float)(stride * stride))];
+    for (uint32_t g = 0; g < q->segments; g++) {
+        bb_dot_shape shape = c.shape;
+        shape.channels = bb_align_up(q->seg_channels[g], BB_K_BLOCK);
+        c.panel_bytes += bb_align_up(c.way->panel_bytes(&shape), BB_ALIGNMENT);
     }
+    c.group = (uint32_t)(GROUP_BYTES / c.panel_bytes);
+    c.group = c.group < 1 ? 1 : c.group > GROUP_TILES ? GROUP_TILES : c.group;
+    c.groups = (c.tiles + c.group - 1) / c.group;
+    return c;
 }
 
-#define QUANTIZE_PIXELS 64u /* per work item */
-
-static void quantize_item(void *ctx, size_t work, size_t thread)
+static uint32_t forms_of(const bb_kernels *k, const bb_op *op, const bb_layer *layer)
 {
-    const qconv *c = ctx;
-    const bb_quantizer *q = c->layer->quantizer;
-    size_t pixels = (size_t)c->conv.ih * c->conv.iw, per_item = (pixels + QUANTIZE_PIXELS - 1) / QUANTIZE_PIXELS;
-    uint32_t item = (uint32_t)(work / per_item), row = step_row(c->conv.run, q, item);
-    size_t first = work % per_item * QUANTIZE_PIXELS;
-    uint8_t *base = c->conv.run->codes + item * c->at.item;
-    bb_quantize_args a = {.a = base + c->at.codes + first * q->padded, .m = (const float *)(const void *)base,
-                          .x = c->conv.x + (item * pixels + first) * c->conv.c,
-                          .pixels = pixels - first < QUANTIZE_PIXELS ? pixels - first : QUANTIZE_PIXELS,
-                          .a_stride = q->padded, .x_stride = c->conv.c, .levels = (1u << q->rec->bits) - 1};
-    (void)thread;
-    for (uint32_t g = 0; g < q->rec->segments; g++) {
-        a.channels = q->rec->seg_channels[g];
-        a.zero = q->zero[row * q->rec->segments + g];
-        c->conv.run->kernels->quantize(&a);
-        a.a += bb_align_up(a.channels, BB_K_BLOCK);
-        a.x += a.channels;
-        a.m += a.channels;
-    }
-}
-
-static void quantize_input(qconv *c)
-{
-    bb_run *run = c->conv.run;
-    uint32_t value = c->conv.op->in[0], quantizer = c->layer->rec->quantizer;
-    if (run->codes_value == value && run->codes_quantizer == quantizer) return;
-    for (uint32_t item = 0; item < c->conv.items; item++) prepare_item(c, item);
-    size_t pixels = (size_t)c->conv.ih * c->conv.iw, per_item = (pixels + QUANTIZE_PIXELS - 1) / QUANTIZE_PIXELS;
-    bb_par_for(run->par, c->conv.items * per_item, quantize_item, c);
-    run->codes_value = value;
-    run->codes_quantizer = quantizer;
+    uint32_t forms = 0;
+    for (uint32_t i = 0; i < layer->rec->n_classes; i++) forms |= 1u << plan_class(k, op, layer, i).way->rows;
+    return forms;
 }
 
 /* One tile's constants, gathered once per work item. */
 typedef struct tile {
     uint32_t row;            /* first packed row */
-    uint32_t n_planes;
-    const uint8_t *planes;
-    const int16_t *multiplier;
     uint32_t out[BB_TILE];   /* natural outputs; BB_NONE in padding */
     bool contiguous;         /* 16 natural outputs in a row */
-    int16_t powers[BB_MAX_PLANES * BB_TILE]; /* multipliers of uniform planes */
-    int8_t low[BB_TILE];     /* weights of output j are in low[j] .. low[j] + spread */
     uint32_t spread;
+    uint8_t *panel[BB_MAX_SEGMENTS];
+    bb_dot_shape shape[BB_MAX_SEGMENTS];
     float bias[BB_TILE], e[BB_MAX_SEGMENTS * BB_TILE];
     int32_t zsum[BB_MAX_SEGMENTS * BB_TILE];
 } tile;
 
-/* Finds tile number `want` among the width classes. */
-static void find_tile(const bb_layer *l, uint32_t want, tile *t)
+/* Where a tile's data is in the file. */
+typedef struct tile_source { uint32_t row; const uint8_t *planes; const int16_t *multiplier; } tile_source;
+
+/* The tile `skip` tiles into class number `which`. */
+static tile_source find_tile(const bb_layer *l, uint32_t which, uint32_t skip)
 {
     size_t plane_at = 0, multiplier_at = 0;
-    uint32_t row = 0, number = 0, i = 0;
-    for (;; i++) {
-        uint32_t tiles = (l->rec->class_rows[i] + BB_TILE - 1) / BB_TILE, planes = l->rec->class_planes[i];
-        uint32_t skip = want - number < tiles ? want - number : tiles;
-        plane_at += (size_t)skip * l->k_blocks * planes * BB_TILE;
-        multiplier_at += (size_t)skip * planes * BB_TILE;
-        row += skip * BB_TILE;
-        number += skip;
-        if (skip < tiles) break;
+    uint32_t row = 0;
+    for (uint32_t i = 0; i <= which; i++) {
+        const uint32_t planes = l->rec->class_planes[i];
+        const uint32_t tiles = i < which ? (l->rec->class_rows[i] + BB_TILE - 1) / BB_TILE : skip;
+        plane_at += (size_t)tiles * l->k_blocks * planes * BB_TILE;
+        multiplier_at += (size_t)tiles * planes * BB_TILE;
+        row += tiles * BB_TILE;
     }
-    t->row = row;
-    t->n_planes = l->rec->class_planes[i];
-    t->planes = l->planes + plane_at;
-    for (uint32_t p = 0; p < t->n_planes; p++)
-        for (uint32_t j = 0; j < BB_TILE; j++) t->powers[p * BB_TILE + j] = (int16_t)(1 << p);
-    t->multiplier = l->multiplier ? l->multiplier + multiplier_at : t->powers;
-    t->spread = 0;
-    for (uint32_t j = 0; j < BB_TILE; j++) {
-        int32_t low = l->offset[row + j], high = low;
-        for (uint32_t p = 0; p < t->n_planes; p++) {
-            int32_t m = t->multiplier[p * BB_TILE + j];
-            if (m < 0) low += m; else high += m;
-        }
-        t->low[j] = (int8_t)low; /* the reader has checked that all weights fit */
-        if ((uint32_t)(high - low) > t->spread) t->spread = (uint32_t)(high - low);
-    }
+    return (tile_source){row, l->planes + plane_at, l->multiplier ? l->multiplier + multiplier_at : NULL};
 }
 
 static void load_outputs(const qconv *c, tile *t)
@@ -141,12 +92,49 @@ static void load_outputs(const qconv *c, tile *t)
     }
 }
 
+/* The tile's constants and its panels, at `panel`. */
+static void load_tile(const qconv *c, const tile_class *class, const tile_source *from, uint8_t *panel, tile *t)
+{
+    const bb_quantizer *q = c->layer->quantizer;
+    const uint32_t planes = class->shape.planes;
+    const int16_t *offset = c->layer->offset + from->row;
+    int16_t powers[BB_MAX_PLANES * BB_TILE];
+    int8_t low[BB_TILE];
+    for (uint32_t p = 0; p < planes * BB_TILE; p++) powers[p] = (int16_t)(1 << p / BB_TILE);
+    const int16_t *multiplier = from->multiplier ? from->multiplier : powers;
+    uint32_t spread = 0;
+    for (uint32_t j = 0; j < BB_TILE; j++) {
+        int32_t least = offset[j], most = least;
+        for (uint32_t p = 0; p < planes; p++) {
+            int32_t m = multiplier[p * BB_TILE + j];
+            if (m < 0) least += m; else most += m;
+        }
+        low[j] = (int8_t)least; /* the reader has checked that all weights fit */
+        if ((uint32_t)(most - least) > spread) spread = (uint32_t)(most - least);
+    }
+    t->row = from->row;
+    const uint8_t *at = from->planes;
+    for (uint32_t g = 0; g < q->rec->segments; g++) {
+        t->panel[g] = panel;
+        t->shape[g] = class->shape;
+        t->shape[g].channels = bb_align_up(q->rec->seg_channels[g], BB_K_BLOCK);
+        t->shape[g].spread = spread;
+        class->way->pack(&(bb_panel_args){.panel = panel, .shape = &t->shape[g], .planes = at,
+                                          .tap_stride = (size_t)q->padded / BB_K_BLOCK * planes * BB_TILE,
+                                          .multiplier = multiplier, .offset = offset, .low = low,
+                                          .kernels = c->conv.run->kernels});
+        panel += bb_align_up(class->way->panel_bytes(&t->shape[g]), BB_ALIGNMENT);
+        at += t->shape[g].channels / BB_K_BLOCK * planes * BB_TILE;
+    }
+    load_outputs(c, t);
+}
+
 /* e = f32(δ·Δ) and z·Σw for an item's step row. */
 static void load_scales(const qconv *c, uint32_t item, tile *t)
 {
     const bb_layer *l = c->layer;
     const bb_quantizer *q = l->quantizer;
-    uint32_t row = step_row(c->conv.run, q, item);
+    uint32_t row = bb_codes_step(c->conv.run, q, item);
     for (uint32_t g = 0; g < q->rec->segments; g++) {
         uint32_t at = row * q->rec->segments + g;
         for (uint32_t j = 0; j < BB_TILE; j++) {
@@ -156,57 +144,71 @@ static void load_scales(const qconv *c, uint32_t item, tile *t)
     }
 }
 
-static void store_tile(const qconv *c, const tile *t, const float *y, size_t pixel, size_t pixels)
+/* One tile of one run: sums, scales, and y in place. */
+static void run_tile(const qconv *c, const bb_dot *way, const tile *t, const uint8_t *const *rows,
+                     const int32_t (*sums)[BB_TILE_PIXELS], size_t pixel, uint32_t pixels)
 {
-    float *out = c->conv.y + pixel * c->conv.n;
-    for (size_t p = 0; p < pixels; p++, out += c->conv.n, y += BB_TILE) {
-        if (t->contiguous) memcpy(out + t->out[0], y, BB_TILE * sizeof *y);
-        else
-            for (uint32_t j = 0; j < BB_TILE; j++)
-                if (t->out[j] != BB_NONE) out[t->out[j]] = y[j];
+    const bb_kernels *k = c->conv.run->kernels;
+    const uint32_t segments = c->layer->quantizer->rec->segments;
+    _Alignas(BB_ALIGNMENT) int32_t acc[BB_MAX_SEGMENTS * BB_TILE_PIXELS * BB_TILE];
+    size_t first = 0;
+    for (uint32_t g = 0; g < segments; g++) {
+        way->run(&(bb_dot_args){.acc = acc + g * BB_TILE_PIXELS * BB_TILE, .rows = rows, .first = first,
+                                .sums = sums[g], .panel = t->panel[g], .pixels = pixels, .shape = &t->shape[g]});
+        first += bb_row_bytes(way->rows, t->shape[g].channels);
     }
+    float staged[BB_TILE_PIXELS * BB_TILE], *out = c->conv.y + pixel * c->conv.n;
+    bb_dequantize_args a = {.y = staged, .y_stride = BB_TILE, .acc = acc, .zsum = t->zsum, .e = t->e, .bias = t->bias,
+                            .pixels = pixels, .segments = segments};
+    if (t->contiguous) {
+        a.y = out + t->out[0];
+        a.y_stride = c->conv.n;
+    }
+    k->dequantize_tile(&a);
+    if (t->contiguous) return;
+    for (size_t p = 0; p < pixels; p++, out += c->conv.n)
+        for (uint32_t j = 0; j < BB_TILE; j++)
+            if (t->out[j] != BB_NONE) out[t->out[j]] = staged[p * BB_TILE + j];
 }
 
+/* A group of tiles over a part of the runs. */
 static void conv_item(void *ctx, size_t work, size_t thread)
 {
     const qconv *c = ctx;
     const bb_conv *conv = &c->conv;
-    const bb_kernels *k = conv->run->kernels;
     const bb_quantizer *q = c->layer->quantizer;
+    uint32_t group = (uint32_t)(work / c->parts), which = 0, first, end, loaded = BB_NONE;
+    for (; group >= c->classes[which].groups; which++) group -= c->classes[which].groups;
+    const tile_class *class = &c->classes[which];
+    const bb_rows form = class->way->rows;
     uint8_t *scratch = conv->run->thread + thread * conv->run->thread_bytes;
     const void **rows = (const void **)(void *)scratch;
-    int8_t *w = (int8_t *)(scratch + bb_conv_row_bytes(conv->taps));
-    int32_t acc[BB_MAX_SEGMENTS * BB_TILE_PIXELS * BB_TILE];
-    float y[BB_TILE_PIXELS * BB_TILE];
-    uint32_t first, end, loaded = BB_NONE;
-    tile t;
-    find_tile(c->layer, (uint32_t)(work / conv->chunks), &t);
-    load_outputs(c, &t);
-    k->expand_tile(&(bb_expand_args){.w = w, .planes = t.planes, .multiplier = t.multiplier, .n_planes = t.n_planes,
-                                     .offset = c->layer->offset + t.row, .k_blocks = c->layer->k_blocks});
-    bb_conv_rows(conv, (uint32_t)(work % conv->chunks), &first, &end);
+    scratch += bb_conv_row_bytes(conv->taps);
+
+    tile tiles[GROUP_TILES];
+    const uint32_t n = class->tiles - group * class->group < class->group ? class->tiles - group * class->group
+                                                                          : class->group;
+    for (uint32_t i = 0; i < n; i++) {
+        const tile_source from = find_tile(c->layer, which, group * class->group + i);
+        load_tile(c, class, &from, scratch + i * class->panel_bytes, &tiles[i]);
+    }
+    bb_conv_part(conv, (uint32_t)(work % c->parts), c->parts, &first, &end);
     for (uint32_t r = first; r < end; r++) {
-        uint32_t item = r / conv->oh;
+        const uint32_t item = r / conv->runs, run = r % conv->runs;
         const uint8_t *base = conv->run->codes + item * c->at.item;
-        if (item != loaded) load_scales(c, loaded = item, &t);
-        for (uint32_t ox = 0; ox < conv->ow; ox += BB_TILE_PIXELS) {
-            uint32_t pixels = conv->ow - ox < BB_TILE_PIXELS ? conv->ow - ox : BB_TILE_PIXELS;
-            bb_conv_gather(conv, rows, base + c->at.codes, q->padded, base + c->at.pad, r % conv->oh, ox, pixels);
-            size_t a_first = 0;
-            for (uint32_t g = 0; g < q->rec->segments; g++) {
-                size_t channels = bb_align_up(q->rec->seg_channels[g], BB_K_BLOCK);
-                k->dot_tile(&(bb_dot_args){.acc = acc + g * BB_TILE_PIXELS * BB_TILE,
-                                           .rows = (const uint8_t *const *)(void *)rows,
-                                           .w = w + a_first * BB_TILE, .pixels = pixels, .taps = conv->taps,
-                                           .channels = channels, .tap_stride = (size_t)q->padded * BB_TILE,
-                                           .a_first = a_first, .levels = (1u << q->rec->bits) - 1,
-                                           .low = t.low, .spread = t.spread});
-                a_first += channels;
-            }
-            k->dequantize_tile(&(bb_dequantize_args){.y = y, .acc = acc, .zsum = t.zsum, .e = t.e, .bias = t.bias,
-                                                     .pixels = pixels, .segments = q->rec->segments});
-            store_tile(c, &t, y, (size_t)r * conv->ow + ox, pixels);
-        }
+        if (item != loaded)
+            for (uint32_t i = 0; i < n; i++) load_scales(c, item, &tiles[i]);
+        loaded = item;
+        const uint32_t pixels = bb_conv_gather(conv, rows, base + c->at.rows[form], c->at.stride[form],
+                                               base + c->at.pad[form], run);
+        int32_t sums[BB_MAX_SEGMENTS][BB_TILE_PIXELS] = {{0}};
+        for (uint32_t g = 0; class->way->sums && g < q->rec->segments; g++)
+            for (uint32_t i = 0; i < conv->taps * BB_TILE_PIXELS; i++)
+                sums[g][i % BB_TILE_PIXELS] += bb_codes_sum(rows[i], bb_row_bytes(form, q->padded), g);
+        const size_t pixel = (size_t)item * conv->oh * conv->ow + run * BB_TILE_PIXELS;
+        for (uint32_t i = 0; i < n; i++)
+            run_tile(c, class->way, &tiles[i], (const uint8_t *const *)(void *)rows,
+                     (const int32_t (*)[BB_TILE_PIXELS])sums, pixel, pixels);
     }
 }
 
@@ -214,18 +216,37 @@ void bb_conv_quantized(bb_run *run, uint32_t op, const bb_layer *layer)
 {
     qconv c = {.layer = layer};
     bb_conv_setup(&c.conv, run, op);
-    c.conv.tiles = layer->rows / BB_TILE;
-    c.at = layout_of(layer->quantizer, (size_t)c.conv.ih * c.conv.iw);
-    quantize_input(&c);
-    bb_par_for(run->par, (size_t)c.conv.tiles * c.conv.chunks, conv_item, &c);
+    uint32_t forms = 0;
+    for (uint32_t i = 0; i < layer->rec->n_classes; i++) {
+        c.classes[i] = plan_class(run->kernels, c.conv.op, layer, i);
+        c.groups += c.classes[i].groups;
+        forms |= 1u << c.classes[i].way->rows;
+    }
+    c.parts = bb_conv_parts(&c.conv, c.groups);
+    c.at = bb_codes_layout(layer->quantizer, (size_t)c.conv.ih * c.conv.iw, forms);
+    bb_codes_make(&c.conv, layer, &c.at);
+    bb_par_for(run->par, (size_t)c.groups * c.parts, conv_item, &c);
 }
 
-size_t bb_conv_quantized_thread_bytes(const bb_layer *layer)
+size_t bb_conv_quantized_thread_bytes(const bb_kernels *kernels, const bb_op *op, const bb_layer *layer)
 {
-    return bb_conv_row_bytes(layer->rec->taps) + (size_t)layer->k_blocks * BB_K_BLOCK * BB_TILE;
+    size_t most = 0;
+    for (uint32_t i = 0; i < layer->rec->n_classes; i++) {
+        const tile_class c = plan_class(kernels, op, layer, i);
+        const size_t bytes = c.panel_bytes * (c.tiles < c.group ? c.tiles : c.group);
+        if (bytes > most) most = bytes;
+    }
+    return bb_conv_row_bytes(layer->rec->taps) + most;
 }
 
-size_t bb_conv_quantized_codes_bytes(const bb_layer *layer, bb_shape x)
+size_t bb_conv_quantized_codes_bytes(const bb_kernels *kernels, const bb_op *op, const bb_layer *layer, bb_shape x)
 {
-    return x.n * layout_of(layer->quantizer, (size_t)x.h * x.w).item;
+    const size_t pixels = (size_t)x.h * x.w;
+    const uint32_t forms = forms_of(kernels, op, layer);
+    const bb_codes one = bb_codes_layout(layer->quantizer, 1, forms);
+    uint64_t pixel_bytes = 0;
+    for (uint32_t f = 0; f < BB_ROWS_FORMS; f++) pixel_bytes += one.stride[f];
+    /* values have at most 2^28 elements, so 64 bits hold this; half of the address space never fits anyway */
+    if (x.n * (pixels * pixel_bytes + one.item) > SIZE_MAX / 2) return SIZE_MAX / BB_ALIGNMENT * BB_ALIGNMENT;
+    return x.n * bb_codes_layout(layer->quantizer, pixels, forms).item;
 }

@@ -17,8 +17,9 @@ typedef struct bb_plan {
     uint64_t macs;        /* multiply-adds of one pass */
 } bb_plan;
 
-/* Lays out. BB_ERR_SIZE if the sizes do not fit the graph, or would need more than size_t. */
-bb_status bb_plan_make(bb_plan *plan, const bb_pack *pack, const bb_bindings *bind, bb_error *err);
+/* Lays out for these kernels. BB_ERR_SIZE if the sizes do not fit the graph, or would need more than size_t. */
+bb_status bb_plan_make(bb_plan *plan, const bb_pack *pack, const bb_kernels *kernels, const bb_bindings *bind,
+                       bb_error *err);
 
 struct bb_run;
 /* Called after each op with the value it made, before its memory can be reused. */
@@ -35,7 +36,7 @@ typedef struct bb_run {
     uint64_t macs;
     uint32_t timestep; /* value id of the input "timestep", or BB_NONE: then step tables use row 0 */
     /* What codes holds, so that q, k and v quantize their common input once; BB_NONE = nothing. */
-    uint32_t codes_value, codes_quantizer;
+    uint32_t codes_value, codes_quantizer, codes_forms;
     bb_observe_fn observe; void *user; /* may be NULL */
 } bb_run;
 

@@ -77,7 +77,9 @@ static void plan(const bb_graph *g, const bb_bindings *bind)
     for (uint32_t i = 0; i < g->n_weights; i++)
         weights[i] = (bb_weight){.f32 = &nothing, .stride = (g->weights[i].dim[0] + 15) / 16 * 16};
     bb_pack pack = {.graph = *g, .weights = weights};
-    bb_status status = bb_plan_make(&p, &pack, bind, &err);
+    bb_kernels kernels;
+    bb_kernels_select(&kernels, bb_cpu_features());
+    bb_status status = bb_plan_make(&p, &pack, &kernels, bind, &err);
     fuzz_check_error(status, &err);
     for (uint32_t v = 0; status == BB_OK && v < n; v++) {
         uint32_t channels[4], sum = 0, parts = bb_graph_segments(g, shapes, v, channels);

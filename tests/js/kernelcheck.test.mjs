@@ -15,12 +15,13 @@ const text = at => {
   return at ? new TextDecoder().decode(bytes.slice(0, bytes.indexOf(0))) : null;
 };
 
-/** 10^9 units of work per second, the best of five runs of about 50 ms, after the engine has optimized. */
-function throughput(op, scalar) {
+/** 10^9 units of work per second, the best of five runs of about 50 ms, after the engine has optimized.
+ *  @param {(times: number) => number} run does it, returns the work */
+function throughput(runTimes) {
   let best = 0;
   for (let run = 0, times = 1; run < 5; run++) {
     const start = performance.now();
-    const work = kernels.kernelcheck_bench(op, times, scalar) * times, ms = performance.now() - start;
+    const work = runTimes(times), ms = performance.now() - start;
     if (ms < 50) {
       times *= 2;
       run = -1;
@@ -30,9 +31,11 @@ function throughput(op, scalar) {
 }
 
 if (process.argv.includes('--bench')) {
-  console.log(`${''.padEnd(16)} simd128     scalar    10^9 multiply-adds (dot, conv, attention) or values per second`);
+  for (let way = 0, name; (name = text(kernels.kernelcheck_way(way))); way++)
+    console.log(`${name.padEnd(28)} ${throughput(times => kernels.kernelcheck_trial(way, times)).toFixed(2)} GMAC/s`);
+  console.log(`${''.padEnd(16)} simd128     scalar    10^9 multiply-adds (conv, attention) or values per second`);
   for (let op = 0, name; (name = text(kernels.kernelcheck_bench_name(op))); op++) {
-    const [fast, slow] = [throughput(op, 0), throughput(op, 1)];
+    const [fast, slow] = [0, 1].map(set => throughput(times => kernels.kernelcheck_bench(op, times, set) * times));
     console.log(`${name.padEnd(16)} ${fast.toFixed(2).padEnd(10)}  ${slow.toFixed(2)}`);
   }
 } else {

@@ -12,7 +12,7 @@ void BB_FN(conv_tile_f32)(const bb_conv_f32_args *a)
         for (size_t c = 0; c < a->channels; c++) {
             const float *w = a->w + (tap * a->channels + c) * a->w_stride;
             for (size_t p = 0; p < a->pixels; p++) {
-                const float x = a->rows[p * a->taps + tap][c];
+                const float x = a->rows[tap * BB_TILE_PIXELS + p][c];
                 for (size_t j = 0; j < BB_TILE; j++) acc[p][j] = acc[p][j] + x * w[j];
             }
         }
@@ -168,4 +168,5 @@ void BB_FN(affine)(float *y, const float *x, float mul, float add, size_t n)
     for (size_t i = 0; i < n; i++) y[i] = x[i] * mul + add;
 }
 
-BB_SET(0);
+extern const bb_dot bb_dot_scalar;
+BB_SET(0, &bb_dot_scalar);

@@ -1,4 +1,4 @@
-/* Scalar kernels of the quantized layers: the meaning of the integer contract (quantize, expand, dot, dequantize).
+/* Scalar kernels of the quantized layers: the meaning of the integer contract (quantize, tables, expand, dequantize; scalar_dot.c has the product).
  * Loops run over the 16 outputs innermost, so a compiler may vectorize them without changing a bit. */
 #include "base/mathf.h"
 
@@ -48,18 +48,17 @@ void BB_FN(expand_tile)(const bb_expand_args *a)
     }
 }
 
-void BB_FN(dot_tile)(const bb_dot_args *a)
+void BB_FN(tables)(const bb_tables_args *a)
 {
     for (size_t p = 0; p < a->pixels; p++) {
-        int32_t acc[BB_TILE] = {0};
-        for (size_t tap = 0; tap < a->taps; tap++) {
-            const uint8_t *x = a->rows[p * a->taps + tap] + a->a_first;
-            const int8_t *w = a->w + tap * a->tap_stride;
-            for (size_t c = 0; c < a->channels; c += 2, w += BB_TILE * 2)
-                for (size_t j = 0; j < BB_TILE; j++)
-                    acc[j] += w[j * 2] * x[c] + w[j * 2 + 1] * x[c + 1];
-        }
-        memcpy(a->acc + p * BB_TILE, acc, sizeof acc);
+        const uint8_t *code = a->a + p * a->a_stride;
+        uint8_t *t = a->t + p * a->t_stride;
+        for (size_t c = 0; c < a->channels; c += 4, t += 16)
+            for (size_t i = 0; i < 16; i++) {
+                int32_t sum = a->bias;
+                for (size_t b = 0; b < 4; b++) sum += i >> b & 1 ? code[c + b] : 0;
+                t[i] = (uint8_t)sum;
+            }
     }
 }
 
@@ -72,7 +71,8 @@ void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
                 int32_t acc = a->acc[(g * BB_TILE_PIXELS + p) * BB_TILE + j] - a->zsum[g * BB_TILE + j];
                 sum = sum + (float)acc * a->e[g * BB_TILE + j];
             }
-            a->y[p * BB_TILE + j] = sum + a->bias[j];
+            const float y = sum + a->bias[j];
+            a->y[p * a->y_stride + j] = a->add ? y + a->add[p * a->add_stride + j] : y;
         }
     }
 }

@@ -5,6 +5,8 @@
 #define BB_ISA wasm_simd128
 #include "kernels/set.h"
 
+extern const bb_dot bb_dot_wasm_simd128;
+
 /* 16 × i16 to their low bytes. */
 BB_INLINE v128_t low_bytes(const int16_t *x)
 {
@@ -62,10 +64,11 @@ BB_INLINE void dot_pixels(const bb_dot_args *a, size_t first, const size_t n)
         v128_t sum[4][2], x[4];
         const uint8_t *codes[4];
         _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) sum[i][0] = sum[i][1] = wasm_i32x4_const_splat(0);
-        for (size_t tap = 0; tap < a->taps; tap++) {
-            const uint8_t *const *rows = a->rows + first * a->taps + tap;
-            const int8_t *w = a->w + tap * a->tap_stride + out * 2, *end = w + a->channels * BB_TILE;
-            _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) codes[i] = rows[i * a->taps] + a->a_first;
+        const int8_t *w = (const int8_t *)a->panel + out * 2;
+        for (size_t tap = 0; tap < a->shape->taps; tap++) {
+            const int8_t *end = w + a->shape->channels * BB_TILE;
+            _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++)
+                codes[i] = a->rows[tap * BB_TILE_PIXELS + first + i] + a->first;
             for (; w != end; w += 8 * BB_TILE) {
                 _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {
                     x[i] = wasm_u16x8_load8x8(codes[i]);
@@ -85,12 +88,16 @@ BB_INLINE void dot_pixels(const bb_dot_args *a, size_t first, const size_t n)
     }
 }
 
-void BB_FN(dot_tile)(const bb_dot_args *a)
+static void run(const bb_dot_args *a)
 {
-    size_t p = 0;
-    for (; p + 4 <= a->pixels; p += 4) dot_pixels(a, p, 4);
-    for (; p < a->pixels; p++) dot_pixels(a, p, 1);
+    dot_pixels(a, 0, 4);
+    if (a->pixels > 4) dot_pixels(a, 4, 4);
 }
+
+static bool fits(const bb_dot_shape *s) { return true; }
+
+const bb_dot bb_dot_wasm_simd128 = {.name = "wasm_simd128", .rows = BB_ROWS_CODES, .cost = 1, .fits = fits,
+                                    .panel_bytes = bb_expanded_bytes, .pack = bb_expand_panel, .run = run};
 
 void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
 {
@@ -103,7 +110,9 @@ void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
                 const v128_t e = wasm_v128_load(a->e + g * BB_TILE + j);
                 sum = wasm_f32x4_add(sum, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(n), e));
             }
-            wasm_v128_store(a->y + p * BB_TILE + j, wasm_f32x4_add(sum, wasm_v128_load(a->bias + j)));
+            sum = wasm_f32x4_add(sum, wasm_v128_load(a->bias + j));
+            if (a->add) sum = wasm_f32x4_add(sum, wasm_v128_load(a->add + p * a->add_stride + j));
+            wasm_v128_store(a->y + p * a->y_stride + j, sum);
         }
     }
 }

@@ -5,6 +5,8 @@
 #define BB_ISA x86_avx2
 #include "kernels/set.h"
 
+extern const bb_dot bb_dot_x86_avx2;
+
 typedef long long unaligned_i64 __attribute__((aligned(1), may_alias));
 
 /* Sums modulo 256 are enough, as the results fit int8. A vector holds an even k in its low half, the next above. */
@@ -62,12 +64,12 @@ BB_INLINE void dot_pixels(const bb_dot_args *a, size_t first, const size_t n)
 {
     __m256i sum[4][2], x[4];
     _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
-    for (size_t tap = 0; tap < a->taps; tap++) {
-        const uint8_t *const *rows = a->rows + first * a->taps + tap;
-        const int8_t *w = a->w + tap * a->tap_stride;
-        for (size_t c = 0; c < a->channels; c += 8, w += 8 * BB_TILE) {
+    const int8_t *w = a->panel;
+    for (size_t tap = 0; tap < a->shape->taps; tap++) {
+        const uint8_t *const *rows = a->rows + tap * BB_TILE_PIXELS + first;
+        for (size_t c = 0; c < a->shape->channels; c += 8, w += 8 * BB_TILE) {
             _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {
-                const uint8_t *code = rows[i * a->taps] + a->a_first + c;
+                const uint8_t *code = rows[i] + a->first + c;
                 x[i] = _mm256_cvtepu8_epi16(_mm_set1_epi64x(*(const unaligned_i64 *)code));
             }
             DOT_PAIR(0);
@@ -83,13 +85,16 @@ BB_INLINE void dot_pixels(const bb_dot_args *a, size_t first, const size_t n)
     }
 }
 
-void BB_FN(dot_tile)(const bb_dot_args *a)
+static void run(const bb_dot_args *a)
 {
-    size_t p = 0;
-    for (; p + 4 <= a->pixels; p += 4) dot_pixels(a, p, 4);
-    for (; p + 2 <= a->pixels; p += 2) dot_pixels(a, p, 2);
-    for (; p < a->pixels; p++) dot_pixels(a, p, 1);
+    dot_pixels(a, 0, 4);
+    if (a->pixels > 4) dot_pixels(a, 4, 4);
 }
+
+static bool fits(const bb_dot_shape *s) { return true; }
+
+const bb_dot bb_dot_x86_avx2 = {.name = "x86_avx2", .rows = BB_ROWS_CODES, .cost = 1, .fits = fits,
+                                .panel_bytes = bb_expanded_bytes, .pack = bb_expand_panel, .run = run};
 
 void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
 {
@@ -103,7 +108,9 @@ void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
                 const __m256 e = _mm256_loadu_ps(a->e + g * BB_TILE + j);
                 sum = _mm256_add_ps(sum, _mm256_mul_ps(_mm256_cvtepi32_ps(n), e));
             }
-            _mm256_storeu_ps(a->y + p * BB_TILE + j, _mm256_add_ps(sum, _mm256_loadu_ps(a->bias + j)));
+            sum = _mm256_add_ps(sum, _mm256_loadu_ps(a->bias + j));
+            if (a->add) sum = _mm256_add_ps(sum, _mm256_loadu_ps(a->add + p * a->add_stride + j));
+            _mm256_storeu_ps(a->y + p * a->y_stride + j, sum);
         }
     }
 }
