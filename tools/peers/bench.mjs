@@ -10,7 +10,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { serveFiles } from '../../web/serve.mjs';
+import { readModel } from '../../tests/js/reader.mjs';
 import { SHAPES, WIDTHS } from './layers.mjs';
+import { unetToOnnx } from './unet.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const build = process.env.BB_BUILD ?? join(root, 'build'),
@@ -41,6 +43,7 @@ const mounts = {
   '/site/': join(build, 'site'),
   '/wasm/': build,
   '/made/': made,
+  '/models/': join(root, 'models'),
   '/ort/': join(packages, 'node_modules/onnxruntime-web/dist'),
   '/litertjs/': join(packages, 'node_modules/@litertjs'),
   '/litert/': join(packages, 'node_modules/@litertjs/core/wasm'),
@@ -75,21 +78,23 @@ const vnni = /\bavx_vnni\b/.test(existsSync('/proc/cpuinfo') ? readFileSync('/pr
 const result = {};
 const details = {}; // medians in ms
 
+/** Ratios of medians, which count, and in brackets of the shortest times, which other work on the machine moves less. */
 function report(group, ours, peers, { times, macs }) {
   const net = (key, value) => times[key][value] - (times[`ort_copy_${key.slice(4)}`]?.[value] ?? 0);
-  const has = key => key in times;
-  const line = (key, cells) => console.log(`  ${key.padEnd(22)}${cells.map(c => String(c).padStart(13)).join('')}`);
+  const line = (key, cells) => console.log(`  ${key.padEnd(20)}${cells.map(c => c.padStart(14)).join('')}`);
   const numbers = key => [net(key, 'median').toFixed(3), net(key, 'best').toFixed(3),
     (macs / net(key, 'median') / 1e6).toFixed(1)];
-  peers = peers.filter(has);
+  const ratio = (key, peer, value) => net(peer, value) / times[key][value];
+  peers = peers.filter(key => key in times);
   console.log(`\n${group}`);
   line('', ['median ms', 'best ms', 'GMAC/s', ...peers.map(p => `× ${p}`)]);
   for (const key of peers) line(key, numbers(key));
+  result[group] = {};
   for (const key of ours) {
-    const ratios = Object.fromEntries(peers.map(p => [p, net(p, 'median') / times[key].median]));
-    line(key, [...numbers(key), ...peers.map(p => ratios[p].toFixed(2))]);
-    (result[group] ??= {})[key.replace(/^(.*)_relaxed$/, group === 'unet_step' ? '$1' : '$&')] =
-      Object.fromEntries(peers.map(p => [p, Number(ratios[p].toFixed(3))]));
+    const cell = p => `${ratio(key, p, 'median').toFixed(2)} (${ratio(key, p, 'best').toFixed(2)})`;
+    line(key, [...numbers(key), ...peers.map(cell)]);
+    const name = group.startsWith('unet') ? key.replace(/_relaxed$/, '') : key;
+    result[group][name] = Object.fromEntries(peers.map(p => [p, Number(ratio(key, p, 'median').toFixed(3))]));
   }
   details[group] = Object.fromEntries(Object.entries(times).map(([k, t]) => [k, Number(t.median.toFixed(4))]));
 }
@@ -102,6 +107,41 @@ for (const shape of Object.keys(SHAPES)) {
   if (!ours.length) continue;
   const timed = await page.evaluate(o => globalThis.bench.timeLayer(o), { ...how, shape, keys: [...PEERS, ...COPIES, ...ours] });
   report(shape, ours, PEERS, timed);
+}
+
+// ---- the whole network ----
+
+const STEP = ['w8a8', 'w4a4', 'w2a4'].flatMap(width => [`${width}_relaxed`, `${width}_simd128`]);
+
+/** Runs the built tool if the file is not there yet. */
+function makeModel(file, ...args) {
+  const path = join(made, file);
+  if (existsSync(path)) return path;
+  mkdirSync(made, { recursive: true });
+  console.log(`\nmaking ${path}`);
+  const { status } = spawnSync(join(build, 'bitbrush'), [args[0], join(root, 'models/fashion'), '-o', path, ...args.slice(1)],
+    { stdio: ['ignore', 'ignore', 'inherit'] });
+  if (status !== 0) throw new Error(`bitbrush ${args.join(' ')} failed`);
+  return path;
+}
+
+for (const [group, items] of [['unet_step', 1], ['unet_step_pair', 2]]) {
+  const ours = only ? chosen(group, STEP) : STEP.filter(key => key.endsWith('_relaxed'));
+  if (!ours.length) continue;
+  const float = makeModel('teacher.safetensors', 'import', '--dtype', 'f32');
+  const teacher = readModel(readFileSync(float)), { width, height } = teacher.info;
+  writeFileSync(join(made, `teacher-${items}.onnx`), unetToOnnx(teacher, items));
+  const models = Object.fromEntries(ours.map(key => {
+    const [width] = key.split('_');
+    if (width === 'w8a8') return [key, '/models/fashion-w8a8.safetensors'];
+    makeModel(`fashion-${width}.safetensors`, 'quantize', '--wbits', width[1], '--abits', width[3]);
+    return [key, `/made/fashion-${width}.safetensors`];
+  }));
+  const timed = await page.evaluate(o => globalThis.bench.timeStep(o),
+    { ...how, onnxFile: `/made/teacher-${items}.onnx`, float: '/made/teacher.safetensors', models, width, height, items,
+      tolerance: 2e-5 });
+  report(group, ours, ['ort_f32'], timed);
+  console.log(`  ONNX file against our float run: ${timed.error.toExponential(1)} of the largest value`);
 }
 
 if (options.json) {

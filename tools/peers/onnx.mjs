@@ -1,5 +1,5 @@
 /** ONNX files: the few protobuf messages of onnx.proto that a graph of static shapes needs, by field number. */
-const FLOAT = 1, INT = 2, INTS = 7; // kinds of attributes
+const FLOAT = 1, INT = 2, STRING = 3, INTS = 7; // kinds of attributes
 const ELEMENTS = { Float32Array: 1, Uint8Array: 2, Int8Array: 3, Int32Array: 6, BigInt64Array: 7 };
 export const f32 = 1, u8 = 2, i64 = 7;
 
@@ -36,6 +36,7 @@ function attribute(name, value) {
     const bytes = new Uint8Array(value.buffer);
     return message(field(1, name), join([varint((2 << 3) | 5), bytes]), field(20, FLOAT));
   }
+  if (typeof value === 'string') return message(field(1, name), field(4, value), field(20, STRING));
   return message(field(1, name), field(3, value), field(20, INT));
 }
 /** An attribute of kind float; plain numbers are whole. */

@@ -40,6 +40,7 @@ async function ours(set, file, inputs, batch = 1) {
   }
   return {
     kernels: engine.string(x.bbw_kernels()),
+    macs: x.bbw_stat(5),
     run() {
       x.bbw_begin(0, 0);
       engine.check(x.bbw_step(0));
@@ -210,17 +211,17 @@ export async function timeLayer({ shape, keys, ...how }) {
  * Times of one evaluation of the whole network. The ONNX file must agree with our float model, and each quantized
  * model with the scalar kernels.
  */
-export async function timeStep({ onnxFile, float, models, batch: items, tolerance, ...how }) {
-  const side = 28, next = (i => () => Math.sin(i++ * 12.9898) * 1.7)(1);
-  const sample = Float32Array.from({ length: items * side * side }, next),
+export async function timeStep({ onnxFile, float, models, width, height, items, tolerance, ...how }) {
+  const next = (i => () => Math.sin(i++ * 12.9898) * 1.7)(1);
+  const sample = Float32Array.from({ length: items * height * width }, next),
     timestep = new Float32Array(items).fill(500), labels = Float32Array.from({ length: items }, (_, i) => i + 3);
   const inputs = { sample, timestep, class_labels: labels };
   const session = await ortSession(await fetchBytes(onnxFile), {
-    sample: new ort.Tensor('float32', sample, [items, 1, side, side]),
-    timestep: new ort.Tensor('float32', timestep, [items]),
-    class_labels: new ort.Tensor('int64', BigInt64Array.from(labels, BigInt), [items]),
+    sample: new ort.Tensor('float32', sample, [items, 1, height, width]),
+    timestep: new ort.Tensor('float32', timestep, [items, 1]),
+    class_labels: new ort.Tensor('int64', BigInt64Array.from(labels, BigInt), [items, 1]),
   });
-  const theirs = (await session.run()).sample.data; // one channel: NCHW and NHWC are the same
+  const theirs = (await session.run()).out.data; // one channel: NCHW and NHWC are the same
   const exact = await ours('relaxed', await fetchBytes(float), inputs, items);
   exact.run();
   const mine = exact.output('sample');
@@ -238,5 +239,5 @@ export async function timeStep({ onnxFile, float, models, batch: items, toleranc
   }
   const times = await race(contestants, how);
   await session.close();
-  return { times, error };
+  return { times, error, macs: exact.macs };
 }
