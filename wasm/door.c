@@ -1,6 +1,6 @@
 #include "door.h"
 
-#include "base/compiler.h"
+#include "base/par.h"
 #include "bitbrush.h"
 
 static bb_info info;
@@ -8,6 +8,7 @@ static bb_error error;
 static bb_model *model;
 static bb_session *session;
 static bb_request request;
+static bb_par *par;
 static size_t session_bytes;
 static const uint8_t *png_at;
 static size_t png_bytes;
@@ -79,6 +80,13 @@ double bbw_info(uint32_t field)
 
 /* ---- session ---- */
 
+void bbw_threads(uint32_t count)
+{
+    session = NULL;
+    bb_par_stop(par);
+    par = bb_par_start(count);
+}
+
 int32_t bbw_session_size(uint32_t width, uint32_t height, uint32_t batch, uint32_t steps, uint32_t sampler,
                          float guidance, float eta)
 {
@@ -87,7 +95,7 @@ int32_t bbw_session_size(uint32_t width, uint32_t height, uint32_t batch, uint32
     session_bytes = 0;
     if (!model) return report(BB_ERR_ORDER);
     request = (bb_request){.size_of = sizeof request, .width = width, .height = height, .batch = batch,
-                           .steps = steps, .sampler = sampler, .guidance = guidance, .eta = eta};
+                           .steps = steps, .sampler = sampler, .guidance = guidance, .eta = eta, .par = par};
     return report(bb_session_size(model, &request, &session_bytes, &error));
 }
 

@@ -16,6 +16,10 @@ const char *bbw_kernels(void);
 double bbw_info(uint32_t field);
 const char *bbw_error(void); /* one line about the last failure */
 
+/* Threads of the sessions from now on, the caller's included. The module with threads only, which also shows bb_par_work
+ * and bb_par_broke of base/par.h, for the threads that JavaScript starts. */
+void bbw_threads(uint32_t count);
+
 /* Keeps the request and works out the workspace it needs; bbw_session then starts a session with it. */
 int32_t bbw_session_size(uint32_t width, uint32_t height, uint32_t batch, uint32_t steps, uint32_t sampler,
                          float guidance, float eta);

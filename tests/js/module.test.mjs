@@ -1,34 +1,41 @@
-/** The modules' border: the lists of exports are the only doors, nothing is imported, nothing allocates. And what is
- *  inside: no instruction whose result engines may choose. */
+/** The modules' border: the lists of exports are the only doors, nothing is imported but the memory that threads share,
+ *  nothing allocates. And what is inside: no instruction whose result engines may choose. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
-import { exportsPath, makeExportsPath, makePath, modulePath, relaxedPath } from './common.mjs';
-import { ALLOWED, BANNED, isRelaxed, opcodesOf } from './opcodes.mjs';
+import {
+  exportsPath, makeExportsPath, makePath, modulePath, relaxedPath, threadsExportsPath, threadsPath,
+} from './common.mjs';
+import { ALLOWED, BANNED, isAtomic, isRelaxed, opcodesOf } from './opcodes.mjs';
 
 const relaxedBytes = readFileSync(relaxedPath);
 if (!WebAssembly.validate(relaxedBytes)) setFlagsFromString('--experimental-wasm-relaxed-simd'); // Node 20
 
 /** A visitor downloads these, and servers of static files often do not compress them. */
-const LIMIT = { simd128: 95_000, relaxed: 95_000 };
+const LIMIT = { simd128: 95_000, relaxed: 95_000, threads: 95_000 };
 
 const modules = {
   simd128: [modulePath, exportsPath],
   relaxed: [relaxedPath, exportsPath],
+  threads: [threadsPath, exportsPath, threadsExportsPath],
   make: [makePath, makeExportsPath],
 };
 
-for (const [name, [path, list]] of Object.entries(modules)) {
+for (const [name, [path, ...lists]] of Object.entries(modules)) {
   const bytes = readFileSync(path);
   const module = new WebAssembly.Module(bytes);
   const exported = WebAssembly.Module.exports(module);
 
-  test(`${name} imports nothing`, () => assert.deepEqual(WebAssembly.Module.imports(module), []));
+  const threads = name === 'threads', shared = { name: 'memory', kind: 'memory' };
 
-  test(`${name} exports what its list says, and its memory`, () => {
-    const listed = readFileSync(list, 'utf8').split('\n').filter(Boolean);
-    assert.deepEqual(exported.map(e => e.name).sort(), [...listed, 'memory'].sort());
+  test(`${name} imports ${threads ? 'its memory' : 'nothing'}`, () =>
+    assert.deepEqual(WebAssembly.Module.imports(module), threads ? [{ module: 'env', ...shared }] : []));
+
+  test(`${name} exports what its lists say${threads ? '' : ', and its memory'}`, () => {
+    const listed = lists.flatMap(list => readFileSync(list, 'utf8').split('\n').filter(Boolean));
+    if (!threads) listed.push('memory');
+    assert.deepEqual(exported.map(e => e.name).sort(), listed.sort());
   });
 
   // That it does not grow its memory while drawing is in draw.test.mjs.
@@ -37,7 +44,10 @@ for (const [name, [path, list]] of Object.entries(modules)) {
   });
 
   test(`${name} starts with little memory`, () => {
-    const { memory } = new WebAssembly.Instance(module).exports;
+    const memory = threads
+      ? new WebAssembly.Memory({ initial: 16, maximum: 65536, shared: true }) // as js/threads.js makes it
+      : new WebAssembly.Instance(module).exports.memory;
+    if (threads) new WebAssembly.Instance(module, { env: { memory } });
     assert.ok(memory.buffer.byteLength <= 2 ** 20, `${memory.buffer.byteLength} bytes before any model`);
   });
 
@@ -50,7 +60,8 @@ for (const [name, [path, list]] of Object.entries(modules)) {
     const found = opcodesOf(bytes),
       relaxed = [...found.keys()].filter(isRelaxed);
     assert.ok(found.size > 100, `only ${found.size} kinds of instructions: was the code read?`);
-    assert.equal(relaxed.length > 0, name === 'relaxed');
+    assert.equal(relaxed.length > 0, name === 'relaxed' || threads);
+    assert.equal([...found.keys()].some(isAtomic), threads);
     for (const opcode of relaxed) assert.ok(ALLOWED.includes(opcode), `0x${opcode.toString(16)} is not allowed`);
   });
 }

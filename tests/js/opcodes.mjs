@@ -13,6 +13,7 @@ export const BANNED = [
 ].map(sub => prefixed(0xfd, sub));
 /** i8x16.relaxed_swizzle and the two dots; with operands in their ranges, all engines agree on them. */
 export const ALLOWED = [0x100, 0x112, 0x113].map(sub => prefixed(0xfd, sub));
+export const isAtomic = opcode => opcode >= prefixed(0xfe, 0);
 export const isRelaxed = opcode => opcode >= prefixed(0xfd, 0x100) && opcode < prefixed(0xfe, 0);
 
 class Reader {
@@ -100,9 +101,15 @@ const simd = new Map([
   ...between(92, 93, memory),
   ...between(94, 0x113, nothing),
 ]);
+const atomic = new Map([
+  ...between(0x00, 0x02, memory), // notify, wait
+  [0x03, bytes(1)], // fence
+  ...between(0x10, 0x4e, memory), // loads, stores, read-modify-write
+]);
 const families = new Map([
   [0xfc, bulk],
   [0xfd, simd],
+  [0xfe, atomic],
 ]);
 
 /** Map of opcode → how often it stands in the module's code. */

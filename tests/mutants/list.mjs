@@ -176,4 +176,11 @@ export const mutants = [
     put: '.history = s->history',
     by: ['pack'],
   },
+  {
+    name: 'threads not waited for',
+    file: 'core/base/par_pthread.c',
+    find: 'while (p->running) pthread_cond_wait(&p->idle, &p->lock);',
+    put: '',
+    by: ['par'],
+  },
 ];
