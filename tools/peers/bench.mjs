@@ -21,6 +21,8 @@ const build = process.env.BB_BUILD ?? join(root, 'build'),
 const NO_VNNI = '--js-flags=--no-enable-avx-vnni,--no-enable-avx-vnni-int8';
 const LISTED = ['w1a4_relaxed', 'w2a4_relaxed', 'w2a4_ladder_relaxed', 'w4a4_relaxed', 'w8a8_relaxed', 'w2a4_simd128'];
 const OURS = Object.keys(WIDTHS).flatMap(width => [`${width}_relaxed`, `${width}_simd128`]);
+const STEP = ['w8a8', 'w4a4', 'w2a4'].flatMap(width => [`${width}_relaxed`, `${width}_simd128`]),
+  STEPS = { unet_step: 1, unet_step_pair: 2 }; // items in the batch
 const PEERS = ['ort_f32', 'ort_int8', 'ort_nbits', 'litert_f32', 'litert_int8'],
   COPIES = ['ort_copy_f32', 'ort_copy_int8'];
 
@@ -33,8 +35,14 @@ const { values: options } = parseArgs({
   },
 });
 const rounds = Number(options.rounds);
+/** Which of ours are timed in a group: those listed, or all that --only matches. */
 const only = options.only && new RegExp(options.only);
-const chosen = (group, keys) => keys.filter(key => only.test(`${group}.${key}`));
+const chosen = (group, all, listed) => (only ? all.filter(key => only.test(`${group}.${key}`)) : listed);
+if (only && ![...Object.keys(SHAPES).map(s => chosen(s, OURS)), ...Object.keys(STEPS).map(s => chosen(s, STEP))].flat().length) {
+  console.error(`bench-peers: nothing of ours matches ${options.only}: names are ${Object.keys(SHAPES).join(', ')} with ` +
+    `.${OURS.join(', .')}, and ${Object.keys(STEPS).join(', ')} with .${STEP.join(', .')}`);
+  process.exit(2);
+}
 const how = { rounds, warm: 500, least: 10 };
 
 // ---- the page ----
@@ -68,8 +76,15 @@ const page = await browser.newPage();
 page.setDefaultTimeout(0);
 page.on('console', message => message.type() === 'error' && !/^(INFO|WARNING): /.test(message.text()) && console.error(message.text()));
 page.on('pageerror', error => console.error(String(error)));
+const failed = async text => {
+  console.error(`bench-peers: ${text}`);
+  await browser.close();
+  process.exit(1);
+};
 await page.goto(`http://127.0.0.1:${server.address().port}/page.html`);
 await page.waitForFunction(() => globalThis.bench);
+const inPage = (call, given) =>
+  page.evaluate(([f, o]) => globalThis.bench[f](o), [call, { ...how, ...given }]).catch(error => failed(error.message));
 
 // ---- tables ----
 
@@ -77,6 +92,8 @@ const vnni = /\bavx_vnni\b/.test(existsSync('/proc/cpuinfo') ? readFileSync('/pr
   !options['no-vnni'];
 const result = {};
 const details = {}; // medians in ms
+
+const median = list => list.sort((a, b) => a - b)[list.length >> 1];
 
 /** Ratios of medians, which count, and in brackets of the shortest times, which other work on the machine moves less. */
 function report(group, ours, peers, { times, macs }) {
@@ -96,6 +113,9 @@ function report(group, ours, peers, { times, macs }) {
     const name = group.startsWith('unet') ? key.replace(/_relaxed$/, '') : key;
     result[group][name] = Object.fromEntries(peers.map(p => [p, Number(ratio(key, p, 'median').toFixed(3))]));
   }
+  const busy = median(Object.values(times).map(t => t.median / t.best));
+  if (busy > 1.15)
+    console.log(`  other work slowed this machine down, by ${busy.toFixed(2)} usually: rather read the ratios in brackets`);
   details[group] = Object.fromEntries(Object.entries(times).map(([k, t]) => [k, Number(t.median.toFixed(4))]));
 }
 
@@ -103,15 +123,13 @@ const version = name => JSON.parse(readFileSync(join(packages, 'node_modules', n
 console.log(`Chromium ${browser.version()}, onnxruntime-web ${version('onnxruntime-web')}, ` +
   `@litertjs/core ${version('@litertjs/core')}; AVX-VNNI ${vnni ? 'on' : 'off'}; ${rounds} rounds, one thread`);
 for (const shape of Object.keys(SHAPES)) {
-  const ours = only ? chosen(shape, OURS) : LISTED;
+  const ours = chosen(shape, OURS, LISTED);
   if (!ours.length) continue;
-  const timed = await page.evaluate(o => globalThis.bench.timeLayer(o), { ...how, shape, keys: [...PEERS, ...COPIES, ...ours] });
+  const timed = await inPage('timeLayer', { shape, keys: [...PEERS, ...COPIES, ...ours] });
   report(shape, ours, PEERS, timed);
 }
 
 // ---- the whole network ----
-
-const STEP = ['w8a8', 'w4a4', 'w2a4'].flatMap(width => [`${width}_relaxed`, `${width}_simd128`]);
 
 /** Runs the built tool if the file is not there yet. */
 function makeModel(file, ...args) {
@@ -125,8 +143,8 @@ function makeModel(file, ...args) {
   return path;
 }
 
-for (const [group, items] of [['unet_step', 1], ['unet_step_pair', 2]]) {
-  const ours = only ? chosen(group, STEP) : STEP.filter(key => key.endsWith('_relaxed'));
+for (const [group, items] of Object.entries(STEPS)) {
+  const ours = chosen(group, STEP, STEP.filter(key => key.endsWith('_relaxed')));
   if (!ours.length) continue;
   const float = makeModel('teacher.safetensors', 'import', '--dtype', 'f32');
   const teacher = readModel(readFileSync(float)), { width, height } = teacher.info;
@@ -137,9 +155,8 @@ for (const [group, items] of [['unet_step', 1], ['unet_step_pair', 2]]) {
     makeModel(`fashion-${width}.safetensors`, 'quantize', '--wbits', width[1], '--abits', width[3]);
     return [key, `/made/fashion-${width}.safetensors`];
   }));
-  const timed = await page.evaluate(o => globalThis.bench.timeStep(o),
-    { ...how, onnxFile: `/made/teacher-${items}.onnx`, float: '/made/teacher.safetensors', models, width, height, items,
-      tolerance: 2e-5 });
+  const timed = await inPage('timeStep', { onnxFile: `/made/teacher-${items}.onnx`, float: '/made/teacher.safetensors',
+    models, width, height, items });
   report(group, ours, ['ort_f32'], timed);
   console.log(`  ONNX file against our float run: ${timed.error.toExponential(1)} of the largest value`);
 }
