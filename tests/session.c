@@ -153,6 +153,98 @@ static void test_slices(void)
     free(m);
 }
 
+enum { WIDE = 128 };
+
+/* x̂0 = 0·x + W·silu(embedding(t) + row(label)): what depends on the step is a vector, read by the last add. */
+static void open_timed(memmodel *m)
+{
+    static float table[CLASSES][WIDE], weight[WIDE], f[WIDE / 2];
+    bb_error err = {0};
+    uint32_t rows[2] = {CLASSES, WIDE}, dim[2] = {1, WIDE}, shape[2] = {WIDE, 1};
+    uint32_t time, row, both, active, vector, y;
+    for (int i = 0; i < CLASSES * WIDE; i++) table[i / WIDE][i % WIDE] = (float)(i * 5 % 7) / 8;
+    for (int i = 0; i < WIDE; i++) weight[i] = (float)(i % 9 - 4) / 256;
+    for (int i = 0; i < WIDE / 2; i++) f[i] = 1 / (float)(1 + i);
+    mm_start(m, SIDE, SIDE, 1, CLASSES, NULL_CLASS);
+    m->schedule.prediction = BB_PREDICT_SAMPLE;
+    uint32_t x = mm_input(m, "sample", true, 1, BB_RATE_SAMPLE), zeroed;
+    uint32_t t = mm_input(m, "timestep", false, 1, BB_RATE_STEP);
+    uint32_t label = mm_input(m, "class_labels", false, 1, BB_RATE_PROMPT);
+    mm_op(m, BB_OP_AFFINE, x, BB_NONE, BB_NONE, &zeroed); /* mul = add = 0 */
+    bb_op *op = mm_op(m, BB_OP_TIMESTEP_EMBEDDING, t, BB_NONE, BB_NONE, &time);
+    op->weight[0] = mm_vector(m, "frequencies", f, WIDE / 2);
+    op = mm_op(m, BB_OP_EMBEDDING, label, BB_NONE, BB_NONE, &row);
+    op->weight[0] = mm_slot(m, "table", 2, rows, BB_STORE_TENSOR, 0);
+    mm_tensor(m, "table", BB_F32, 2, rows, table);
+    mm_op(m, BB_OP_ADD, time, row, BB_NONE, &both);
+    mm_op(m, BB_OP_SILU, both, BB_NONE, BB_NONE, &active);
+    op = mm_op(m, BB_OP_LINEAR, active, BB_NONE, BB_NONE, &vector);
+    op->weight[0] = mm_slot(m, "weight", 2, dim, BB_STORE_TENSOR, 0);
+    mm_tensor(m, "weight", BB_F32, 2, shape, weight);
+    mm_op(m, BB_OP_ADD, zeroed, vector, BB_NONE, &y);
+    mm_output(m, "sample", y);
+    bb_status status = mm_open(m, &err);
+    CHECK(status == BB_OK, "%s", err.text);
+}
+
+static void count_value(void *user, const bb_run *run, uint32_t value)
+{
+    uint32_t *seen = user;
+    CHECK(run->shapes[value].n == 4, "an observer sees one step: %u items", run->shapes[value].n);
+    (*seen)++;
+}
+
+/* Draws two guided pictures of 8 × 8 in slices of one op: x of both, and how many ops ran. */
+static uint32_t draw_timed(bb_session *s, const int32_t label[2], float x[2 * SIDE * SIDE])
+{
+    static const uint64_t seeds[2] = {7, 8};
+    uint32_t ops = 1;
+    size_t n;
+    bb_stats stats = {0}, last;
+    for (uint32_t i = 0; i < 2; i++) bb_condition(s, i, &(bb_cond){label[i]});
+    CHECK(bb_begin(s, seeds, NULL) == BB_OK, "bb_begin");
+    for (bb_status status; (status = bb_step(s, 1)) != BB_DONE; ops++) {
+        last = stats;
+        bb_stats_get(s, &stats);
+        CHECK(status >= 0 && stats.op < stats.ops, "%s, op %u", bb_strerror(status), stats.op);
+        if (status == BB_AGAIN && stats.step == last.step) CHECK(stats.op > last.op, "progress");
+    }
+    const float *at = bb_session_x(s, &n);
+    memcpy(x, at, 2 * n * sizeof *x);
+    return ops;
+}
+
+/* Values of step rate are made once for all steps, and again only for other labels: the pictures are those of a run that
+ * makes them at every step, as one with an observer does, or one whose schedule is too long to be kept. */
+static void test_schedule(uint32_t sampler, uint32_t steps, bool kept)
+{
+    enum { PROMPT_OPS = 1, STEP_OPS = 4, SAMPLE_OPS = 2 };
+    static const int32_t labels[][2] = {{0, 2}, {0, 2}, {1, 2}, {1, 2}};
+    memmodel *m = malloc(sizeof *m);
+    void *ws, *ws_seen;
+    open_timed(m);
+    const bb_request req = {.batch = 2, .steps = steps, .guidance = 2, .sampler = sampler};
+    bb_session *s = mm_session(m, req, &ws), *seen = mm_session(m, req, &ws_seen);
+    for (size_t i = 0; s && seen && i < BB_COUNT(labels); i++) {
+        float x[2 * SIDE * SIDE], y[2 * SIDE * SIDE];
+        uint32_t values = 0, made = i == 0 || labels[i][0] != labels[i - 1][0];
+        bb_session_observe(seen, count_value, &values);
+        draw_timed(seen, labels[i], y);
+        const uint32_t ops = draw_timed(s, labels[i], x);
+        bb_stats stats;
+        bb_stats_get(s, &stats);
+        const uint32_t want = made * PROMPT_OPS + (kept ? made : stats.steps) * STEP_OPS + stats.steps * SAMPLE_OPS;
+        CHECK(ops == want, "%s: picture %zu took %u ops, not %u", bb_sampler_name(sampler), i, ops, want);
+        CHECK(values == PROMPT_OPS + stats.steps * (STEP_OPS + SAMPLE_OPS), "%u values observed", values);
+        CHECK(!memcmp(x, y, sizeof x), "%s: picture %zu differs", bb_sampler_name(sampler), i);
+        CHECK(x[0] != x[SIDE * SIDE], "the classes look the same");
+    }
+    free(ws);
+    free(ws_seen);
+    mm_close(m);
+    free(m);
+}
+
 /* Group norm with an epsilon as large as the variance, against double precision. Inputs are within ±1 and 72 values
  * are summed: the f32 sums are off by less than 72·2^−24 each, so 1e-4 is ten times what rounding can do. */
 static void test_norm(float eps)
@@ -228,6 +320,10 @@ int main(void)
     test_guidance();
     test_samplers();
     test_slices();
+    test_schedule(BB_SAMPLER_DEFAULT, 5, true);
+    test_schedule(BB_SAMPLER_PNDM, 6, true); /* evaluates some timesteps twice */
+    test_schedule(BB_SAMPLER_DDPM, 600, true);
+    test_schedule(BB_SAMPLER_DDPM, 900, false); /* 900 · 4 items · (3 · 128 + 1) floats are more than 4 MB */
     test_norm(0.25f);
     test_norm(1e-5f);
     test_fixed_shapes();

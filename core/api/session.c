@@ -23,7 +23,9 @@ struct bb_session {
     int32_t *label;          /* [batch]; -1: not set */
     uint64_t *seed;          /* [batch] */
     enum state state;
-    uint32_t step, op;
+    uint32_t step, pass, op; /* pass 0: ops below sample rate; 1: the others */
+    bool labels_new;         /* bb_condition has changed something since the last bb_begin */
+    bool prompt_made, schedule_made; /* values of prompt rate; of step rate, all evaluations */
     uint64_t workspace_bytes;
     int cancel;              /* accessed atomically */
     bb_tap_fn tap; void *tap_user;
@@ -83,10 +85,10 @@ static bb_status prepare(bb_session *s, const bb_model *m, const bb_request *giv
     s->output = bb_graph_find_output(g, "sample");
     bb_bindings bind = {{1, s->rows, s->req.height, s->req.width, 1, 1}};
     bb_plan plan = m->scratch; /* arrays stay the model's */
-    BB_TRY(bb_plan_make(&plan, &m->pack, &m->kernels, &bind, err));
-    ((bb_model *)m)->scratch = plan;
     if (s->req.steps)
         BB_TRY(bb_sampler_plan_init(&s->plan, &m->pack.schedule, s->req.sampler, s->req.steps, s->req.eta, err));
+    BB_TRY(bb_plan_make(&plan, &m->pack, &m->kernels, &bind, s->req.steps ? s->plan.evaluations : 1, err));
+    ((bb_model *)m)->scratch = plan;
     bb_shape x = plan.shapes[s->sample], y = plan.shapes[s->output];
     bool fits = x.h == s->req.height && x.w == s->req.width && y.h == x.h && y.w == x.w &&
                 bb_shape_size(plan.shapes[s->timestep]) == s->rows &&
@@ -133,17 +135,28 @@ bb_status bb_condition(bb_session *s, uint32_t image, const bb_cond *cond)
 {
     if (!s->req.steps || image >= s->req.batch || !cond) return BB_ERR_ARGUMENT;
     if (cond->label < 0 || (uint32_t)cond->label >= s->model->pack.info.classes) return BB_ERR_LABEL;
+    s->labels_new = s->labels_new || s->label[image] != cond->label;
     s->label[image] = cond->label;
     return BB_OK;
+}
+
+/* With guidance the first half of the rows is unconditional, the second half has the labels. */
+static void fill_labels(bb_session *s)
+{
+    for (uint32_t row = 0; s->labels != BB_NONE && row < s->rows; row++) {
+        bool null = s->rows > s->req.batch && row < s->req.batch;
+        s->run.at[s->labels][row] = (float)(null ? s->model->pack.info.null_label : s->label[row % s->req.batch]);
+    }
 }
 
 bb_status bb_begin(bb_session *s, const uint64_t *seeds, const float *noise)
 {
     s->state = NEW;
-    s->step = s->op = 0;
+    s->step = s->pass = s->op = 0;
     __atomic_store_n(&s->cancel, 0, __ATOMIC_RELAXED);
     bb_run_inputs_changed(&s->run);
     if (!s->req.steps) {
+        s->prompt_made = s->schedule_made = false;
         s->state = DRAWING;
         return BB_OK;
     }
@@ -157,26 +170,30 @@ bb_status bb_begin(bb_session *s, const uint64_t *seeds, const float *noise)
         memcpy(s->x0 + i * s->x_size, x, s->x_size * sizeof *x);
         for (size_t k = 0; s->plan.first_sigma != 1 && k < s->x_size; k++) x[k] = x[k] * s->plan.first_sigma;
     }
+    if (s->labels_new) s->prompt_made = s->schedule_made = s->labels_new = false;
+    fill_labels(s);
     s->state = DRAWING;
     return BB_OK;
 }
 
-/* With guidance the first half of the rows is unconditional, the second half has the labels. */
-static void fill_inputs(bb_session *s)
+static void fill_sample(bb_session *s)
 {
-    uint32_t batch = s->req.batch;
-    float *sample = s->run.at[s->sample], *t = s->run.at[s->timestep];
-    float divisor = bb_sampler_input_divisor(&s->plan, s->step);
+    float *sample = s->run.at[s->sample], divisor = bb_sampler_input_divisor(&s->plan, s->step);
     for (uint32_t row = 0; row < s->rows; row++) {
-        uint32_t image = row % batch;
-        bool null = s->rows > batch && row < batch;
-        const float *x = s->x + image * s->x_size;
+        const float *x = s->x + row % s->req.batch * s->x_size;
         for (size_t k = 0; k < s->x_size; k++) sample[row * s->x_size + k] = x[k] / divisor;
-        t[row] = s->plan.timesteps[s->step];
-        if (s->labels != BB_NONE)
-            s->run.at[s->labels][row] = (float)(null ? s->model->pack.info.null_label : s->label[image]);
     }
-    bb_run_inputs_changed(&s->run);
+}
+
+/* Step-rate values stand for all evaluations while they are made for the whole schedule, else for this step. An
+ * observer sees every value of every step. */
+static void fill_timesteps(bb_session *s)
+{
+    bool all = s->run.windows > 1 && !s->schedule_made && !s->run.observe;
+    bb_run_window(&s->run, all ? 0 : s->run.windows > 1 ? s->step : 0, all ? s->run.windows : 1);
+    float *t = s->run.at[s->timestep];
+    for (uint32_t e = 0; e < s->run.count; e++)
+        for (uint32_t row = 0; row < s->rows; row++) t[e * s->rows + row] = s->plan.timesteps[all ? e : s->step];
 }
 
 static void finish_step(bb_session *s)
@@ -201,23 +218,44 @@ static void finish_step(bb_session *s)
     s->step++;
 }
 
-bb_status bb_step(bb_session *s, uint32_t max_ops)
+static bool is_due(const bb_session *s)
 {
-    const bb_graph *g = &s->model->pack.graph;
-    if (s->state != DRAWING) return BB_ERR_ORDER;
-    if (s->op == 0 && s->req.steps) fill_inputs(s);
-    uint32_t done = 0;
-    for (; s->op < g->n_ops; s->op++) {
-        if (__atomic_load_n(&s->cancel, __ATOMIC_RELAXED)) {
-            s->state = NEW;
-            return BB_ERR_CANCELLED;
-        }
-        if (s->step && bb_run_once(&s->run, s->op)) continue;
-        if (max_ops && done == max_ops) return BB_AGAIN;
-        bb_run_op(&s->run, s->op);
-        done++;
+    bb_rate rate = bb_run_rate(&s->run, s->op);
+    if ((rate == BB_RATE_SAMPLE) != (s->pass == 1)) return false;
+    if (rate == BB_RATE_STEP) return !s->schedule_made || s->run.observe;
+    return rate == BB_RATE_SAMPLE || !s->prompt_made || (s->run.observe && !s->step);
+}
+
+static void finish_pass(bb_session *s)
+{
+    if (s->pass == 0) {
+        s->prompt_made = true;
+        s->schedule_made = s->schedule_made || s->run.count > 1;
+        if (s->run.count > 1) bb_run_window(&s->run, s->step, 1);
     }
     s->op = 0;
+    s->pass++;
+}
+
+bb_status bb_step(bb_session *s, uint32_t max_ops)
+{
+    if (s->state != DRAWING) return BB_ERR_ORDER;
+    if (s->pass == 0 && s->op == 0 && s->req.steps) {
+        fill_sample(s);
+        fill_timesteps(s);
+    }
+    for (uint32_t done = 0; s->pass < 2; finish_pass(s))
+        for (; s->op < s->model->pack.graph.n_ops; s->op++) {
+            if (__atomic_load_n(&s->cancel, __ATOMIC_RELAXED)) {
+                s->state = NEW;
+                return BB_ERR_CANCELLED;
+            }
+            if (!is_due(s)) continue;
+            if (max_ops && done == max_ops) return BB_AGAIN;
+            bb_run_op(&s->run, s->op);
+            done++;
+        }
+    s->pass = 0;
     if (s->req.steps) finish_step(s);
     if (s->step < s->plan.evaluations) return BB_OK;
     s->state = FINISHED;
@@ -272,7 +310,12 @@ bb_status bb_output(const bb_session *s, const char *name, const float **data, u
 
 void bb_stats_get(const bb_session *s, bb_stats *out)
 {
-    *out = (bb_stats){.step = s->step, .steps = s->plan.evaluations, .op = s->op, .ops = s->model->pack.graph.n_ops,
+    uint32_t n_ops = s->model->pack.graph.n_ops, passed = 0;
+    for (uint32_t i = 0; i < n_ops; i++) {
+        uint32_t pass = bb_run_rate(&s->run, i) == BB_RATE_SAMPLE;
+        passed += pass < s->pass || (pass == s->pass && i < s->op);
+    }
+    *out = (bb_stats){.step = s->step, .steps = s->plan.evaluations, .op = passed, .ops = n_ops,
                       .workspace_bytes = s->workspace_bytes, .macs_per_step = s->run.macs};
 }
 

@@ -8,11 +8,22 @@
 typedef struct elementwise {
     bb_run *run;
     const bb_op *op;
-    const float *x, *a, *b; /* op inputs 0, 1, 2 */
     float *y;
     size_t pixels, c, per_item; /* pixels and work items of one batch item */
     bool spread;                /* ADD: input 1 is one vector per item */
 } elementwise;
+
+static const float *input(const bb_run *run, const bb_op *op, uint32_t k)
+{
+    return op->in[k] == BB_NONE ? NULL : run->at[op->in[k]];
+}
+
+/* Input k of a batch item. Values of a slower rate may have fewer items, which are taken in turn. */
+static const float *pixels_of(const elementwise *e, uint32_t k, size_t item)
+{
+    bb_shape s = e->run->shapes[e->op->in[k]];
+    return e->run->at[e->op->in[k]] + item % s.n * s.h * s.w * s.c;
+}
 
 /* A work item is a run of whole pixels of one batch item, so that per-item vectors stay simple. */
 static void elementwise_item(void *ctx, size_t work, size_t thread)
@@ -22,30 +33,26 @@ static void elementwise_item(void *ctx, size_t work, size_t thread)
     size_t item = work / e->per_item, step = (e->pixels + e->per_item - 1) / e->per_item;
     size_t first = work % e->per_item * step, end = first + step < e->pixels ? first + step : e->pixels;
     if (first >= end) return;
-    size_t at = (item * e->pixels + first) * e->c, n = (end - first) * e->c, vector = item * e->c;
+    size_t n = (end - first) * e->c;
+    float *y = e->y + (item * e->pixels + first) * e->c;
+    const float *x = pixels_of(e, 0, item) + first * e->c;
     (void)thread;
     switch (e->op->kind) {
-    case BB_OP_SILU: k->silu(e->y + at, e->x + at, n); break;
-    case BB_OP_GELU: k->gelu(e->y + at, e->x + at, n); break;
-    case BB_OP_MISH: k->mish(e->y + at, e->x + at, n); break;
-    case BB_OP_AFFINE: k->affine(e->y + at, e->x + at, e->op->affine.mul, e->op->affine.add, n); break;
-    case BB_OP_MODULATE: k->modulate(e->y + at, e->x + at, e->a + vector, e->b + vector, end - first, e->c); break;
+    case BB_OP_SILU: k->silu(y, x, n); break;
+    case BB_OP_GELU: k->gelu(y, x, n); break;
+    case BB_OP_MISH: k->mish(y, x, n); break;
+    case BB_OP_AFFINE: k->affine(y, x, e->op->affine.mul, e->op->affine.add, n); break;
+    case BB_OP_MODULATE: k->modulate(y, x, pixels_of(e, 1, item), pixels_of(e, 2, item), end - first, e->c); break;
     case BB_OP_ADD:
-        if (e->spread) k->add_channels(e->y + at, e->x + at, e->a + vector, end - first, e->c);
-        else k->add(e->y + at, e->x + at, e->a + at, n);
+        if (e->spread) k->add_channels(y, x, pixels_of(e, 1, item), end - first, e->c);
+        else k->add(y, x, pixels_of(e, 1, item) + first * e->c, n);
         break;
     }
 }
 
-static const float *input(const bb_run *run, const bb_op *op, uint32_t k)
-{
-    return op->in[k] == BB_NONE ? NULL : run->at[op->in[k]];
-}
-
 static void run_elementwise(bb_run *run, const bb_op *op, float *y, bb_shape s)
 {
-    elementwise e = {.run = run, .op = op, .x = input(run, op, 0), .a = input(run, op, 1), .b = input(run, op, 2),
-                     .y = y, .pixels = (size_t)s.h * s.w, .c = s.c};
+    elementwise e = {.run = run, .op = op, .y = y, .pixels = (size_t)s.h * s.w, .c = s.c};
     e.per_item = (e.pixels * e.c + CHUNK - 1) / CHUNK;
     if (op->kind == BB_OP_ADD) {
         bb_shape b = run->shapes[op->in[1]];
@@ -201,7 +208,23 @@ void bb_run_op(bb_run *run, uint32_t number)
 
 void bb_run_inputs_changed(bb_run *run) { run->codes_value = BB_NONE; }
 
-bool bb_run_once(const bb_run *run, uint32_t op)
+void bb_run_window(bb_run *run, uint32_t first, uint32_t count)
 {
-    return run->pack->graph.values[bb_op_value(&run->pack->graph, op)].rate <= BB_RATE_PROMPT;
+    const bb_graph *g = &run->pack->graph;
+    BB_ASSERT(count && first + count <= run->windows);
+    for (uint32_t v = 0; v < g->n_values; v++) {
+        if (g->values[v].rate != BB_RATE_STEP) continue;
+        bb_shape *shape = &run->shapes[v];
+        shape->n /= run->count;
+        run->at[v] += ((ptrdiff_t)first - (ptrdiff_t)run->first) * (ptrdiff_t)bb_shape_size(*shape);
+        shape->n *= count;
+    }
+    run->first = first;
+    run->count = count;
+    bb_run_inputs_changed(run);
+}
+
+bb_rate bb_run_rate(const bb_run *run, uint32_t op)
+{
+    return (bb_rate)run->pack->graph.values[bb_op_value(&run->pack->graph, op)].rate;
 }

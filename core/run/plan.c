@@ -4,33 +4,61 @@
 
 #define FOREVER 0xffffffffu
 
-static bool is_once(const bb_graph *g, uint32_t v) { return g->values[v].rate <= BB_RATE_PROMPT; }
+/* Step-rate values are laid out for the whole schedule if that takes no more than this. Those that only ops of step rate
+ * read, about half of it, share their place with the values of sample rate. */
+#define WINDOW_BYTES ((size_t)4 << 20)
 
+static uint32_t op_rate(const bb_graph *g, uint32_t op) { return g->values[bb_op_value(g, op)].rate; }
+
+/* Values that later steps, or a later pass over the ops, read: inputs, outputs, what is made once, and what ops of
+ * sample rate read of the ops in front of them. */
 static void find_last_uses(const bb_graph *g, bb_plan *plan)
 {
     for (uint32_t v = 0; v < g->n_values; v++) {
-        bool kept = v < g->n_inputs || is_once(g, v);
+        bool kept = v < g->n_inputs || g->values[v].rate <= BB_RATE_PROMPT;
         plan->last[v] = kept ? FOREVER : v - g->n_inputs;
     }
     for (uint32_t i = 0; i < g->n_ops; i++)
         for (uint32_t k = 0; k < 4; k++) {
             uint32_t v = g->ops[i].in[k];
-            if (v != BB_NONE && plan->last[v] != FOREVER) plan->last[v] = i;
+            if (v == BB_NONE || plan->last[v] == FOREVER) continue;
+            bool later = g->values[v].rate < BB_RATE_SAMPLE && op_rate(g, i) == BB_RATE_SAMPLE;
+            plan->last[v] = later ? FOREVER : i;
         }
     for (uint32_t i = 0; i < g->n_outputs; i++) plan->last[g->outputs[i].value] = FOREVER;
 }
 
-static size_t value_size(bb_shape s) { return bb_align_up(bb_shape_size(s) * sizeof(float), BB_ALIGNMENT); }
+static size_t value_size(const bb_plan *plan, const bb_graph *g, uint32_t v)
+{
+    uint32_t windows = g->values[v].rate == BB_RATE_STEP ? plan->windows : 1;
+    return bb_align_up(windows * bb_shape_size(plan->shapes[v]) * sizeof(float), BB_ALIGNMENT);
+}
+
+/* All evaluations at once, if that is little memory and a slower rate only meets step rate in ops that take the items of
+ * their operands in turn. */
+static uint32_t choose_windows(const bb_graph *g, const bb_plan *plan, uint32_t evaluations)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < g->n_ops; i++) {
+        const bb_op *op = &g->ops[i];
+        bool slower = false;
+        if (op_rate(g, i) != BB_RATE_STEP) continue;
+        for (uint32_t k = 0; k < 4; k++) slower |= op->in[k] != BB_NONE && g->values[op->in[k]].rate < BB_RATE_STEP;
+        if (slower && op->kind != BB_OP_ADD && op->kind != BB_OP_MODULATE) return 1;
+        bytes += (uint64_t)evaluations * bb_shape_size(plan->shapes[bb_op_value(g, i)]) * sizeof(float);
+    }
+    return bytes <= WINDOW_BYTES ? evaluations : 1;
+}
 
 /* Inserts value v into the first gap of the live list (sorted by offset); false if size_t would overflow. */
-static bool place(bb_plan *plan, uint32_t *n_live, uint32_t v)
+static bool place(bb_plan *plan, const bb_graph *g, uint32_t *n_live, uint32_t v)
 {
-    size_t size = value_size(plan->shapes[v]), at = 0;
+    size_t size = value_size(plan, g, v), at = 0;
     uint32_t i = 0;
     for (; i < *n_live; i++) {
         uint32_t other = plan->live[i];
         if (plan->offset[other] - at >= size) break;
-        at = plan->offset[other] + value_size(plan->shapes[other]);
+        at = plan->offset[other] + value_size(plan, g, other);
     }
     if (size > SIZE_MAX / 2 - at) return false;
     for (uint32_t k = *n_live; k > i; k--) plan->live[k] = plan->live[k - 1];
@@ -57,6 +85,7 @@ static void plan_op(bb_plan *plan, const bb_pack *pack, const bb_kernels *kernel
     const bb_op *op = &g->ops[i];
     bb_shape x = plan->shapes[op->in[0]], y = plan->shapes[bb_op_value(g, i)];
     size_t thread = 0, codes = 0;
+    if (op_rate(g, i) == BB_RATE_STEP) x.n *= plan->windows;
     if (op->kind == BB_OP_CONV2D || op->kind == BB_OP_LINEAR) {
         const bb_weight *w = &pack->weights[op->weight[0]];
         uint32_t taps = op->kind == BB_OP_CONV2D ? op->conv.kh * op->conv.kw : 1;
@@ -76,24 +105,29 @@ static void plan_op(bb_plan *plan, const bb_pack *pack, const bb_kernels *kernel
 }
 
 bb_status bb_plan_make(bb_plan *plan, const bb_pack *pack, const bb_kernels *kernels, const bb_bindings *bind,
-                       bb_error *err)
+                       uint32_t evaluations, bb_error *err)
 {
     const bb_graph *g = &pack->graph;
     plan->value_bytes = plan->codes_bytes = plan->thread_bytes = 0;
     plan->macs = 0;
     BB_TRY(bb_graph_shapes(g, bind, plan->shapes, err));
     find_last_uses(g, plan);
+    plan->windows = choose_windows(g, plan, evaluations);
     uint32_t n_live = 0;
     bool fits = true;
-    /* Values computed once live before their op too: at later steps the ops in front of it run and it does not. */
-    for (uint32_t v = 0; v < g->n_values; v++) {
-        if (v < g->n_inputs || is_once(g, v)) fits = fits && place(plan, &n_live, v);
-    }
-    for (uint32_t i = 0; i < g->n_ops; i++) {
-        if (!is_once(g, bb_op_value(g, i))) fits = fits && place(plan, &n_live, bb_op_value(g, i));
-        drop_dead(plan, &n_live, i);
-        plan_op(plan, pack, kernels, i);
-    }
+    /* What is kept lives before its op, too: at later steps the ops in front of it run and it does not. */
+    for (uint32_t v = 0; v < g->n_values; v++)
+        if (plan->last[v] == FOREVER && g->values[v].rate < BB_RATE_SAMPLE) fits = fits && place(plan, g, &n_live, v);
+    for (uint32_t v = 0; v < g->n_inputs; v++)
+        if (g->values[v].rate == BB_RATE_SAMPLE) fits = fits && place(plan, g, &n_live, v);
+    for (int sample = 0; sample < 2; sample++)
+        for (uint32_t i = 0; i < g->n_ops; i++) {
+            uint32_t v = bb_op_value(g, i);
+            if ((op_rate(g, i) == BB_RATE_SAMPLE) != sample) continue;
+            if (sample || plan->last[v] != FOREVER) fits = fits && place(plan, g, &n_live, v);
+            drop_dead(plan, &n_live, i);
+            plan_op(plan, pack, kernels, i);
+        }
     return fits ? BB_OK : bb_fail(err, BB_ERR_SIZE, "the picture is too large for this machine's memory");
 }
 
@@ -102,7 +136,8 @@ void bb_run_init(bb_run *run, const bb_pack *pack, const bb_kernels *kernels, bb
 {
     const bb_graph *g = &pack->graph;
     *run = (bb_run){.pack = pack, .kernels = kernels, .par = par, .macs = plan->macs,
-                    .thread_bytes = plan->thread_bytes, .timestep = bb_graph_find_input(g, "timestep"),
+                    .thread_bytes = plan->thread_bytes, .windows = plan->windows, .count = 1,
+                    .timestep = bb_graph_find_input(g, "timestep"),
                     .codes_value = BB_NONE, .codes_quantizer = BB_NONE};
     run->shapes = bb_arena_take(arena, g->n_values, sizeof *run->shapes);
     run->at = bb_arena_take(arena, g->n_values, sizeof *run->at);

@@ -1,5 +1,9 @@
 /* Walks the graph over the kernels. plan.c lays all values out in one workspace by liveness; exec.c runs ops one at
- * a time, so a caller can stop between any two. Nothing is allocated once bb_run_init is done. */
+ * a time, so a caller can stop between any two. Nothing is allocated once bb_run_init is done.
+ *
+ * The order is part of the layout: first, in graph order, the ops whose rate is below BB_RATE_SAMPLE, then the others.
+ * Values of step rate may be laid out once for each evaluation of a schedule: then their ops can run once for all of
+ * them, as items of one batch (which changes no bit), and later steps only move the window. */
 #ifndef BB_RUN_RUN_H
 #define BB_RUN_RUN_H
 
@@ -11,15 +15,17 @@ typedef struct bb_plan {
     bb_shape *shapes;
     size_t *offset;       /* of each value in the value block, bytes */
     uint32_t *last, *live; /* scratch of the planner: last reader of a value; values in memory, by offset */
+    uint32_t windows;     /* evaluations that step-rate values are laid out for; 1: they are made at each step */
     size_t value_bytes;   /* the value block */
     size_t codes_bytes;   /* scratch of the op: codes of a quantized input, or a row of zeros */
     size_t thread_bytes;  /* scratch of a work item, per thread */
     uint64_t macs;        /* multiply-adds of one pass */
 } bb_plan;
 
-/* Lays out for these kernels. BB_ERR_SIZE if the sizes do not fit the graph, or would need more than size_t. */
+/* Lays out for these kernels and a schedule of that many evaluations (at least 1). BB_ERR_SIZE if the sizes do not fit
+ * the graph, or would need more than size_t. */
 bb_status bb_plan_make(bb_plan *plan, const bb_pack *pack, const bb_kernels *kernels, const bb_bindings *bind,
-                       bb_error *err);
+                       uint32_t evaluations, bb_error *err);
 
 struct bb_run;
 /* Called after each op with the value it made, before its memory can be reused. */
@@ -34,6 +40,7 @@ typedef struct bb_run {
     uint8_t *codes;
     uint8_t *thread; size_t thread_bytes;
     uint64_t macs;
+    uint32_t windows, first, count; /* as planned; what at[] of step-rate values stands for: bb_run_window */
     uint32_t timestep; /* value id of the input "timestep", or BB_NONE: then step tables use row 0 */
     /* What codes holds, so that q, k and v quantize their common input once; BB_NONE = nothing. */
     uint32_t codes_value, codes_quantizer, codes_forms;
@@ -50,7 +57,11 @@ void bb_run_op(bb_run *run, uint32_t op);
 /* To be called when inputs have changed. */
 void bb_run_inputs_changed(bb_run *run);
 
-/* True if the op's value is computed once per bb_begin, not at every step. */
-bool bb_run_once(const bb_run *run, uint32_t op);
+/* Makes at[] and shapes[] of step-rate values stand for evaluations first .. first+count−1 of plan.windows, as count
+ * times the items: the input "timestep", too. (0, 1) at the start. Counts as a change of inputs. */
+void bb_run_window(bb_run *run, uint32_t first, uint32_t count);
+
+/* How often the op's value changes. */
+bb_rate bb_run_rate(const bb_run *run, uint32_t op);
 
 #endif
