@@ -29,7 +29,7 @@ typedef enum bb_symbol {
 typedef struct bb_dim { uint32_t symbol, mul, div, add; } bb_dim;
 
 /* How often a value changes: the fastest of the rates of its inputs. Values of MODEL and PROMPT rate are
- * computed once per bb_begin and kept; the others at every step. */
+ * computed once and kept, those of STEP rate once per schedule where memory allows, the others at every step. */
 typedef enum bb_rate { BB_RATE_MODEL, BB_RATE_PROMPT, BB_RATE_STEP, BB_RATE_SAMPLE } bb_rate;
 
 typedef enum bb_dtype { BB_F32, BB_F16, BB_U8 } bb_dtype; /* values: F32 only for now, the others reserved */

@@ -79,7 +79,7 @@ static void plan(const bb_graph *g, const bb_bindings *bind)
     bb_pack pack = {.graph = *g, .weights = weights};
     bb_kernels kernels;
     bb_kernels_select(&kernels, bb_cpu_features());
-    bb_status status = bb_plan_make(&p, &pack, &kernels, bind, 1, &err);
+    bb_status status = bb_plan_make(&p, &pack, &kernels, bind, 3, &err);
     fuzz_check_error(status, &err);
     for (uint32_t v = 0; status == BB_OK && v < n; v++) {
         uint32_t channels[4], sum = 0, parts = bb_graph_segments(g, shapes, v, channels);
