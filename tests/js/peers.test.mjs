@@ -3,7 +3,7 @@
  * Whether onnxruntime-web and LiteRT.js compute what the files mean is checked by every run of the benchmark.
  */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -21,6 +21,18 @@ const CONV = { width: 5, height: 4, C: 16, N: 32, kernel: 3 },
   LINEAR = { width: 4, height: 2, C: 64, N: 16 };
 const view = b => new DataView(b.buffer, b.byteOffset, b.length);
 const text = b => new TextDecoder().decode(b);
+
+// ---- the command ----
+
+test('bench-peers tells wrong options from right ones before it installs anything', () => {
+  const run = (...args) => spawnSync(join(golden, '../../tools/bench-peers'), args, { encoding: 'utf8' });
+  assert.match(run('--help').stdout, /^usage: tools\/bench-peers .*--no-vnni/);
+  for (const args of [['--rounds', '0'], ['--rounds'], ['--only'], ['--json'], ['--fast']]) {
+    const { status, stdout, stderr } = run(...args);
+    assert.deepEqual([status, stdout], [2, '']);
+    assert.ok(stderr.startsWith('bench-peers: ') && stderr.includes(args[0]), stderr);
+  }
+});
 
 // ---- ours ----
 
@@ -95,7 +107,8 @@ function readOnnx(file) {
   }
   const info = b => {
     const type = fields(fields(fields(b).one(2)).one(1)); // the type's tensor_type
-    return { name: text(fields(b).one(1)), kind: type.one(1), shape: fields(type.one(2)).all(1).map(d => fields(d).one(1)) };
+    const shape = fields(type.one(2)).all(1).map(d => fields(d).one(1));
+    return { name: text(fields(b).one(1)), kind: type.one(1), shape };
   };
   const inputs = graph.all(11).map(info), outputs = graph.all(12).map(info);
   inputs.forEach(i => define(i.name));
@@ -118,7 +131,8 @@ const floats = c => new Float32Array(c.bytes.buffer);
 test('ONNX layers: nodes, shapes and the order of weights', () => {
   const layer = layers.makeLayer(CONV), q = layers.quantizeInt8(layer);
   const conv = readOnnx(onnx.onnxConv(layer, layer.w, layer.bias)), [node] = conv.nodes;
-  assert.deepEqual([node.kind, node.attributes], ['Conv', { kernel_shape: [3, 3], pads: [1, 1, 1, 1], strides: [1, 1] }]);
+  assert.equal(node.kind, 'Conv');
+  assert.deepEqual(node.attributes, { kernel_shape: [3, 3], pads: [1, 1, 1, 1], strides: [1, 1] });
   assert.deepEqual(conv.inputs, [{ name: 'x', kind: 1, shape: [1, 16, 4, 5] }]);
   assert.deepEqual(conv.outputs, [{ name: 'y', kind: 1, shape: [1, 32, 4, 5] }]);
   const w = conv.constants[node.inputs[1]];
@@ -153,7 +167,7 @@ test('our graph as ONNX: every op, the weights, the sizes', () => {
     assert.equal(count('Softmax'), ours('attention'));
     assert.equal(count('Resize'), ours('upsample_nearest'));
     assert.equal(count('Concat'), ours('concat') + ours('timestep_embedding'));
-    assert.ok(ours('attention') && ours('embedding') && ours('concat') && ours('upsample_nearest'), 'the model has them');
+    assert.ok(['attention', 'embedding', 'concat', 'upsample_nearest'].every(ours), 'the model has them');
     const { width, height } = model.info;
     assert.deepEqual(inputs.map(i => [i.name, i.kind, i.shape[0]]),
       [['sample', 1, 2], ['timestep', 1, 2], ['class_labels', 7, 2]]);

@@ -29,7 +29,7 @@ const PEERS = ['ort_f32', 'ort_int8', 'ort_nbits', 'litert_f32', 'litert_int8'],
 const { values: options } = parseArgs({
   options: {
     json: { type: 'string' },
-    rounds: { type: 'string', default: '40' },
+    rounds: { type: 'string', default: '80' },
     only: { type: 'string', default: '' },
     'no-vnni': { type: 'boolean', default: false },
   },
@@ -38,12 +38,15 @@ const rounds = Number(options.rounds);
 /** Which of ours are timed in a group: those listed, or all that --only matches. */
 const only = options.only && new RegExp(options.only);
 const chosen = (group, all, listed) => (only ? all.filter(key => only.test(`${group}.${key}`)) : listed);
-if (only && ![...Object.keys(SHAPES).map(s => chosen(s, OURS)), ...Object.keys(STEPS).map(s => chosen(s, STEP))].flat().length) {
-  console.error(`bench-peers: nothing of ours matches ${options.only}: names are ${Object.keys(SHAPES).join(', ')} with ` +
-    `.${OURS.join(', .')}, and ${Object.keys(STEPS).join(', ')} with .${STEP.join(', .')}`);
+const groups = [[Object.keys(SHAPES), OURS], [Object.keys(STEPS), STEP]];
+if (!groups.some(([names, keys]) => names.some(name => chosen(name, keys, keys).length))) {
+  const known = groups.map(([names, keys]) => `${names.join(', ')} with .${keys.join(', .')}`);
+  console.error(`bench-peers: nothing of ours matches ${options.only}; there are ${known.join('; ')}`);
   process.exit(2);
 }
-const how = { rounds, warm: 500, least: 10 };
+const how = { rounds, warm: 500, least: 5 };
+
+if (options.json) writeFileSync(`${options.json}.tmp`, ''); // rather fail now than after minutes
 
 // ---- the page ----
 
@@ -74,7 +77,10 @@ const browser = await chromium.launch({
 });
 const page = await browser.newPage();
 page.setDefaultTimeout(0);
-page.on('console', message => message.type() === 'error' && !/^(INFO|WARNING): /.test(message.text()) && console.error(message.text()));
+page.on('console', message => {
+  const text = message.text(); // LiteRT.js reports all that it does as errors
+  if (message.type() === 'error' && !/^(INFO|WARNING): /.test(text)) console.error(text);
+});
 page.on('pageerror', error => console.error(String(error)));
 const failed = async text => {
   console.error(`bench-peers: ${text}`);
@@ -95,7 +101,7 @@ const details = {}; // medians in ms
 
 const median = list => list.sort((a, b) => a - b)[list.length >> 1];
 
-/** Ratios of medians, which count, and in brackets of the shortest times, which other work on the machine moves less. */
+/** Ratios of medians, which count, and in brackets of the shortest times, which other work on the machine moves less */
 function report(group, ours, peers, { times, macs }) {
   const net = (key, value) => times[key][value] - (times[`ort_copy_${key.slice(4)}`]?.[value] ?? 0);
   const line = (key, cells) => console.log(`  ${key.padEnd(20)}${cells.map(c => c.padStart(14)).join('')}`);
@@ -115,7 +121,7 @@ function report(group, ours, peers, { times, macs }) {
   }
   const busy = median(Object.values(times).map(t => t.median / t.best));
   if (busy > 1.15)
-    console.log(`  other work slowed this machine down, by ${busy.toFixed(2)} usually: rather read the ratios in brackets`);
+    console.log(`  other work slowed this machine down, usually × ${busy.toFixed(2)}: rather read the brackets`);
   details[group] = Object.fromEntries(Object.entries(times).map(([k, t]) => [k, Number(t.median.toFixed(4))]));
 }
 
@@ -137,7 +143,8 @@ function makeModel(file, ...args) {
   if (existsSync(path)) return path;
   mkdirSync(made, { recursive: true });
   console.log(`\nmaking ${path}`);
-  const { status } = spawnSync(join(build, 'bitbrush'), [args[0], join(root, 'models/fashion'), '-o', path, ...args.slice(1)],
+  const [command, ...flags] = args;
+  const { status } = spawnSync(join(build, 'bitbrush'), [command, join(root, 'models/fashion'), '-o', path, ...flags],
     { stdio: ['ignore', 'ignore', 'inherit'] });
   if (status !== 0) throw new Error(`bitbrush ${args.join(' ')} failed`);
   return path;

@@ -1,7 +1,7 @@
 /**
- * The layers that are timed, as plain numbers, and their values by naive sums. Activations are [pixel][c] and look like
- * what follows SiLU; weights are [n][tap][c]. Every contestant gets its own rounding of the same numbers, and is held to
- * the sums of that.
+ * The layers that are timed, as plain numbers, and their values by naive sums. Activations are [pixel][c] and look
+ * like what follows SiLU; weights are [n][tap][c]. Every contestant gets its own rounding of the same numbers, and is
+ * held to the sums of that.
  */
 /** A square convolution that keeps the size, or a matrix product of M = width · height rows. */
 export const SHAPES = {
@@ -98,7 +98,8 @@ export function quantizeOurs({ N, K, w, bias }, { planes, bits, ladder }) {
     multiplier = ladder && new Int16Array(planes * N), next = randoms(3);
   for (let n = 0; n < N; n++) {
     const row = w.subarray(n * K, (n + 1) * K), deviation = Math.sqrt(row.reduce((s, v) => s + v * v, 0) / K);
-    const steps = Array.from({ length: planes }, (_, p) => (ladder ? 2 * (Math.floor(12 * next()) + 12 * p + 4) : 2 ** p)),
+    const free = p => 2 * (Math.floor(12 * next()) + 12 * p + 4),
+      steps = Array.from({ length: planes }, (_, p) => (ladder ? free(p) : 2 ** p)),
       span = steps.reduce((a, b) => a + b);
     offset[n] = ladder ? -span / 2 : -(2 ** (planes - 1)); // ladders are symmetric: ±α each
     delta[n] = ((planes === 1 ? 1.6 : planes === 2 ? 3 : planes === 4 ? 5.4 : 8) * deviation) / span;
@@ -149,8 +150,8 @@ export function quantizeInt8(layer) {
 }
 
 /**
- * The output code before it is rounded, v, within the range of codes. Sums below 2^24 are exact in f32; their scale (two
- * roundings) and its product (one) leave v off by 4u·|v|, and rounding by a half.
+ * The output code before it is rounded, v, within the range of codes. Sums below 2^24 are exact in f32; their scale
+ * (two roundings) and its product (one) leave v off by 4u·|v|, and rounding by a half.
  */
 export const int8Reference = (layer, { codes, xq, yq, weights }) => (pixel, n) => {
   let sum = weights.bias[n];
@@ -164,7 +165,7 @@ export function quantizeNBits({ N, K, w, bias }) {
   const block = 32, scale = Float32Array.from({ length: (N * K) / block }, (_, b) =>
     w.subarray(b * block, (b + 1) * block).reduce((most, v) => Math.max(most, Math.abs(v)), 0) / 7.5);
   const codes = Uint8Array.from(w, (v, j) => clamp(Math.round(v / scale[Math.floor(j / block)]) + 8, 0, 15));
-  return { codes, scale, bias, w: codes.map ? Float32Array.from(codes, (c, j) => (c - 8) * scale[Math.floor(j / block)]) : w };
+  return { codes, scale, bias, w: Float32Array.from(codes, (c, j) => (c - 8) * scale[Math.floor(j / block)]) };
 }
 
 /** accuracy_level 4 lets activations be rounded to int8 by blocks of 32: each is then off by max|x| / 254. */

@@ -29,7 +29,7 @@ function container(metadata, tensors) {
   return file;
 }
 
-/** §7: codes[n·K + k], K = taps·C, as bit planes in tiles of 16 rows and blocks of 8 positions. C is a multiple of 8. */
+/** §7: codes[n·K + k], K = taps·C, as bit planes in tiles of 16 rows and blocks of 8 positions */
 function pack(codes, N, K, planes) {
   const out = new Uint8Array((N * K * planes) / 8);
   for (let n = 0; n < N; n++)
@@ -42,7 +42,7 @@ function pack(codes, N, K, planes) {
 }
 
 /**
- * The file. A convolution has kernel × kernel taps with a margin that keeps the size, or is a linear layer without kernel.
+ * The file. A convolution has kernel × kernel taps and a margin that keeps the size; without kernel it is linear.
  * @param {{ width: number, height: number, C: number, N: number, kernel?: number }} shape  C a multiple of 8, N of 16
  * @param {{ planes: number, codes: Uint8Array, offset: Int16Array, multiplier?: Int16Array, delta: Float32Array,
  *   bias: Float32Array }} weights  codes[n][tap][c], multiplier[p][n]

@@ -53,9 +53,24 @@ async function ours(set, file, inputs, batch = 1) {
   };
 }
 
+/** The same after one run, whose output `again` holds to the scalar kernels': now, and once the code has become hot. */
+async function checkedOurs(key, set, file, inputs, output, batch) {
+  const timed = await ours(set, file, inputs, batch), scalar = await ours('scalar', file, inputs, batch);
+  if (scalar.kernels !== 'scalar') throw new Error(`the scalar module runs ${scalar.kernels}`);
+  scalar.run();
+  const want = scalar.output(output);
+  const again = () => {
+    if (!equalBytes(timed.output(output), want)) throw new Error(`${key}: differs from the scalar kernels`);
+  };
+  timed.run();
+  again();
+  return { key, ...timed, again };
+}
+
 /** An onnxruntime-web session with its inputs; run() resolves to the outputs. */
 async function ortSession(file, inputs) {
-  const session = await ort.InferenceSession.create(file, { executionProviders: ['wasm'], graphOptimizationLevel: 'all' });
+  const options = { executionProviders: ['wasm'], graphOptimizationLevel: 'all' };
+  const session = await ort.InferenceSession.create(file, options);
   return { run: () => session.run(inputs), close: () => session.release() };
 }
 
@@ -93,14 +108,9 @@ async function ourLayer(key, layer) {
   const quantized = reference.quantizeOurs(layer, reference.WIDTHS[width]);
   const file = packedLayer(layer, quantized.weights, quantized.activation);
   const inputs = { x: layer.x, timestep: new Float32Array(1) };
-  const [timed, scalar] = [await ours(set, file, inputs), await ours('scalar', file, inputs)];
-  timed.run();
-  scalar.run();
-  const y = timed.output('y');
-  if (scalar.kernels !== 'scalar') throw new Error(`the scalar module runs ${scalar.kernels}`);
-  if (!equalBytes(y, scalar.output('y'))) throw new Error(`${key}: differs from the scalar kernels`);
-  reference.compare(layer, y, reference.ourReference(layer, quantized), key);
-  return { key, kernels: timed.kernels, run: timed.run };
+  const timed = await checkedOurs(key, set, file, inputs, 'y');
+  reference.compare(layer, timed.output('y'), reference.ourReference(layer, quantized), key);
+  return timed;
 }
 
 /** What onnxruntime-web spends on copying tensors in and out and on the call; taken off its times. */
@@ -148,7 +158,9 @@ const peerLayers = {
 
 async function ortLayer(layer, file, type, x, want) {
   const { M, C, N, width, height, kernel } = layer;
-  const input = kernel ? new ort.Tensor(type, swapped(x, M, C), [1, C, height, width]) : new ort.Tensor(type, x, [M, C]);
+  const input = kernel
+    ? new ort.Tensor(type, swapped(x, M, C), [1, C, height, width])
+    : new ort.Tensor(type, x, [M, C]);
   const session = await ortSession(file, { x: input }), { y } = await session.run();
   return { ...session, check: what => reference.compare(layer, kernel ? swapped(y.data, N, M) : y.data, want, what) };
 }
@@ -193,7 +205,9 @@ async function race(contestants, { rounds, warm, least }) {
       const i = (k + round) % contestants.length; // not always behind the same one
       times[i].push((await batch(contestants[i], counts[i])) / counts[i]);
     }
-  return Object.fromEntries(contestants.map(({ key }, i) => [key, { median: median(times[i]), best: Math.min(...times[i]) }]));
+  return Object.fromEntries(
+    contestants.map(({ key }, i) => [key, { median: median(times[i]), best: Math.min(...times[i]) }]),
+  );
 }
 
 /** Times of a layer by contestant. @param {{ shape: string, keys: string[], rounds, warm, least }} options */
@@ -205,7 +219,10 @@ export async function timeLayer({ shape, keys, ...how }) {
     if (one) contestants.push({ ...one, key });
   }
   const times = await race(contestants, how);
-  for (const one of contestants) await one.close?.();
+  for (const one of contestants) {
+    one.again?.();
+    await one.close?.();
+  }
   return { times, macs: layer.M * layer.N * layer.K,
     kernels: Object.fromEntries(contestants.filter(c => c.kernels).map(c => [c.key, c.kernels])) };
 }
@@ -237,13 +254,10 @@ export async function timeStep({ onnxFile, float, models, width, height, items, 
   const contestants = [{ key: 'ort_f32', ...session }];
   for (const [key, url] of Object.entries(models)) {
     const file = await fetchBytes(url), set = key.split('_')[1];
-    const timed = await ours(set, file, inputs, items), scalar = await ours('scalar', file, inputs, items);
-    timed.run();
-    scalar.run();
-    if (!equalBytes(timed.output('sample'), scalar.output('sample'))) throw new Error(`${key} differs from scalar`);
-    contestants.push({ key, ...timed });
+    contestants.push(await checkedOurs(key, set, file, inputs, 'sample', items));
   }
   const times = await race(contestants, how);
+  for (const one of contestants) one.again?.();
   await session.close();
   return { times, error, macs: exact.macs };
 }

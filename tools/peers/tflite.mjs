@@ -102,7 +102,10 @@ class Model {
   /** @param {{ scale: Float32Array, zero: number[] }} [quantized] of the whole tensor, or of each row of dimension 0 */
   tensor(name, type, shape, data, quantized) {
     let buffer = 0;
-    if (data) buffer = this.buffers.push(table({ 0: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) })) - 1;
+    if (data) {
+      const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+      buffer = this.buffers.push(table({ 0: bytes })) - 1;
+    }
     const quantization = quantized &&
       table({ 2: quantized.scale, 3: BigInt64Array.from(quantized.zero, BigInt), 6: int(0) });
     this.tensors.push(

@@ -97,9 +97,8 @@ export function unetToOnnx({ graph, weights, info }, items) {
   for (const op of graph.ops) {
     if (!ops[op.kind]) throw new Error(`${op.path ?? op.value}: no ONNX form for ${op.kind}`);
     if (op.weights.some(i => weights[i].layer)) throw new Error(`${op.path}: quantized`);
-    values.push(
-      ops[op.kind](g, op, op.in.map(i => values[i]), op.weights.map(i => weights[i]), op.weights.map(i => graph.slots[i])),
-    );
+    const data = op.weights.map(i => weights[i]), slots = op.weights.map(i => graph.slots[i]);
+    values.push(ops[op.kind](g, op, op.in.map(i => values[i]), data, slots));
   }
   for (const { name, value } of graph.outputs) {
     const { c, h, w, name: from } = values[value];
