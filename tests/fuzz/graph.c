@@ -45,22 +45,43 @@ static void release(arrays *w)
     for (size_t i = 0; i < BB_COUNT(all); i++) free(all[i]);
 }
 
-/* Values of one moment do not share memory: whatever is read at op i or later is not what op i writes over. */
+/* The moment an op runs: those below sample rate come first. */
+static uint32_t when(const bb_graph *g, uint32_t op)
+{
+    return (g->values[bb_op_value(g, op)].rate == BB_RATE_SAMPLE ? g->n_ops : 0) + op;
+}
+
+/* Whether some op reads v at moment `at` or later, or somebody after the last op does. */
+static bool is_read(const bb_graph *g, uint32_t v, uint32_t at)
+{
+    bool read = false;
+    for (uint32_t k = 0; k < g->n_outputs; k++) read = read || g->outputs[k].value == v;
+    for (uint32_t i = 0; i < g->n_ops; i++)
+        for (uint32_t k = 0; k < 4; k++) read = read || (g->ops[i].in[k] == v && when(g, i) >= at);
+    return read;
+}
+
+static size_t value_end(const bb_graph *g, const bb_plan *plan, uint32_t v)
+{
+    size_t windows = g->values[v].rate == BB_RATE_STEP ? plan->windows : 1;
+    return plan->offset[v] + windows * bb_shape_size(plan->shapes[v]) * sizeof(float);
+}
+
+/* Values of one moment do not share memory: whatever is read at op i or later is not what op i writes over. Inputs and
+ * what is made once, or once for all steps, is needed at all times. */
 static void check_plan(const bb_graph *g, const bb_plan *plan)
 {
     for (uint32_t i = 0; i < g->n_ops; i++) {
         uint32_t y = bb_op_value(g, i);
-        size_t y_at = plan->offset[y], y_end = y_at + bb_shape_size(plan->shapes[y]) * sizeof(float);
+        size_t y_at = plan->offset[y], y_end = value_end(g, plan, y);
         FUZZ_CHECK(y_end <= plan->value_bytes);
         for (uint32_t v = 0; v < g->n_values; v++) {
-            bool once = v < g->n_inputs || g->values[v].rate <= BB_RATE_PROMPT;
-            bool needed = once && v != y;
-            for (uint32_t k = 0; k < g->n_outputs; k++) needed = needed || (v < y && g->outputs[k].value == v);
-            for (uint32_t later = i; later < g->n_ops && !needed; later++)
-                for (uint32_t k = 0; k < 4; k++) needed = needed || (v < y && g->ops[later].in[k] == v);
-            if (!needed) continue;
-            size_t v_at = plan->offset[v], v_end = v_at + bb_shape_size(plan->shapes[v]) * sizeof(float);
-            FUZZ_CHECK(v_end <= y_at || y_end <= v_at);
+            if (v == y) continue;
+            bool kept = v < g->n_inputs || g->values[v].rate <= BB_RATE_PROMPT;
+            bool made = v < g->n_inputs || when(g, v - g->n_inputs) < when(g, i);
+            if (g->values[v].rate == BB_RATE_STEP && plan->windows > 1) kept = kept || is_read(g, v, g->n_ops);
+            if (kept || (made && is_read(g, v, when(g, i))))
+                FUZZ_CHECK(value_end(g, plan, v) <= y_at || y_end <= plan->offset[v]);
         }
     }
 }
