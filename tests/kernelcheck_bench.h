@@ -33,7 +33,7 @@ static inline double kc_bench(kc *k, const bb_kernels *s, size_t op, size_t time
     const bb_tables_args tables = {.t = (uint8_t *)y, .a = codes, .pixels = PIXELS, .channels = CHANNELS,
                                    .a_stride = CHANNELS, .t_stride = 4 * CHANNELS};
     bb_conv_f32_args conv = {.y = y, .w = w, .bias = x, .pixels = BB_TILE_PIXELS, .taps = TAPS,
-                             .channels = CHANNELS, .w_stride = BB_TILE};
+                             .channels = CHANNELS, .w_stride = BB_TILE, .outputs = BB_TILE};
     if (op == 0) conv.rows = kc_rows(k, BB_TILE_PIXELS * TAPS, codes, 24, CHANNELS * 4);
     const bb_dequantize_args dequantize = {.y = y, .acc = (const int32_t *)x, .zsum = (const int32_t *)w, .e = w,
                                            .bias = x, .pixels = BB_TILE_PIXELS, .segments = 2, .y_stride = BB_TILE};

@@ -214,12 +214,18 @@ static inline void kc_conv(kc *k, int temper)
     bb_conv_f32_args a = {.pixels = kc_range(k, 1, BB_TILE_PIXELS), .taps = taps[kc_below(k, BB_COUNT(taps))],
                           .channels = kc_range(k, 1, 33), .w_stride = BB_TILE * kc_range(k, 1, 3) + kc_below(k, 2)};
     const size_t count = 9, n = a.pixels * BB_TILE * 4;
+    a.outputs = kc_coin(k) ? BB_TILE : kc_range(k, 1, BB_TILE);
     const float *x = kc_floats(k, KC_A, count * a.channels, temper);
     a.rows = kc_rows(k, BB_TILE_PIXELS * a.taps, (const uint8_t *)x, count, a.channels * 4);
     a.w = kc_floats(k, KC_B, (a.taps * a.channels - 1) * a.w_stride + BB_TILE, temper);
     a.bias = kc_floats(k, KC_C, BB_TILE, temper);
     kc_poison(k, n);
     KC_BOTH(conv_tile_f32, a, y, float, n);
+    for (int slot = KC_REF; slot <= KC_NEW; slot++) {
+        float *y = kc_place(k, slot, n);
+        for (size_t i = 0; i < n / 4; i++)
+            if (i % BB_TILE >= a.outputs) y[i] = 0;
+    }
     kc_compare(k, "conv_tile_f32", n, true);
 }
 

@@ -43,8 +43,8 @@ static inline void model_quantize(kc *k, const bb_kernels *s)
     }
 }
 
-/* With a norm and a SiLU in front: v is off by three products and a sum, times the SiLU's slope (at most 1.1) and its own
- * 6u, times m, and u more; the code is that of a value no further away. Sums are those of the codes. */
+/* With a norm and a SiLU in front: v is off by three products and a sum, times the SiLU's slope (at most 1.1) and its
+ * own 6u, times m, and u more; the code is that of a value no further away. Sums are those of the codes. */
 static inline void model_quantize_after(kc *k, const bb_kernels *s)
 {
     enum { PIXELS = 3, C = 21 };
@@ -136,7 +136,7 @@ static inline void model_conv(kc *k, const bb_kernels *s)
     for (size_t j = 0; j < BB_TILE; j++) bias[j] = kc_float(k, 0);
     const float *const *rows = kc_rows(k, BB_TILE_PIXELS * TAPS, (const uint8_t *)x, 8, CHANNELS * 4);
     s->conv_tile_f32(&(bb_conv_f32_args){.y = y, .rows = rows, .w = w, .bias = bias, .pixels = PIXELS, .taps = TAPS,
-                                         .channels = CHANNELS, .w_stride = STRIDE});
+                                         .channels = CHANNELS, .w_stride = STRIDE, .outputs = BB_TILE});
     for (size_t i = 0; i < PIXELS * BB_TILE; i++) {
         double want = bias[i % BB_TILE], magnitude = fabs(want);
         for (size_t t = 0; t < K; t++) {

@@ -56,13 +56,14 @@ typedef struct bb_dequantize_args {
     size_t pixels, segments, y_stride, add_stride;
 } bb_dequantize_args;
 
-/* y[p][j] = bias[j] + Σ_tap Σ_c x·w: starts at 0, products added in (tap, c) order, bias added last. */
+/* y[p][j] = bias[j] + Σ_tap Σ_c x·w: starts at 0, products added in (tap, c) order, bias added last. Only the first
+ * `outputs` of a pixel's y are defined: a tile with one or three outputs need not cost as much as a full one. */
 typedef struct bb_conv_f32_args {
-    float *y;                  /* [pixels][BB_TILE] */
+    float *y;                  /* [pixels][BB_TILE], all writable */
     const float *const *rows;  /* [taps][BB_TILE_PIXELS] */
     const float *w;            /* [taps·channels] rows of BB_TILE floats, w_stride floats apart */
     const float *bias;         /* [BB_TILE] */
-    size_t pixels, taps, channels, w_stride;
+    size_t pixels, taps, channels, w_stride, outputs;
 } bb_conv_f32_args;
 
 /* One item. Per channel: sums (from 0) over runs of 64 pixels, run sums added in order; then the group's channels in
@@ -100,9 +101,8 @@ typedef struct bb_attention_args {
 } bb_attention_args;
 #define BB_ATTENTION_KEYS 64
 #define BB_ATTENTION_LOWEST (-3.402823466e+38f)
-#define BB_ATTENTION_QUERIES 16 /* work item of the walker; a set may go one by one */
-#define BB_ATTENTION_SCRATCH(d) \
-    ((size_t)BB_ATTENTION_KEYS * (d) + (size_t)BB_ATTENTION_QUERIES * ((d) + 2) + 2 * BB_ATTENTION_KEYS)
+#define BB_ATTENTION_QUERIES 16 /* work item of the walker */
+#define BB_ATTENTION_SCRATCH(d) ((size_t)BB_TILE * (2 * (d) + 15 + 2 * BB_ATTENTION_KEYS))
 
 /* One row of the result: y[p][c] = (Σ x over factor × factor pixels, from 0, rows then columns) / f32(factor²). */
 typedef struct bb_avg_pool_args {

@@ -1,44 +1,62 @@
-/* The elementary functions of base/mathf.h in vectors, with the same bits. */
+/* The elementary functions of base/mathf.h in vectors, with the same bits; and the inner loop of matrix products. */
 #ifndef BB_KERNELS_VEC_MATH_H
 #define BB_KERNELS_VEC_MATH_H
 
 #include "base/mathf.h"
 #include "kernels/vec_types.h"
 
-/* e^c for clamped c as p·2^n: returns p; n as an integer is in the low mantissa bits of *shifted. */
-BB_INLINE vf exp_parts(vf c, vf *shifted)
+/* e^c = p·2^n in two halves, for clamped c: r, of which p is a polynomial, with *power = 2^(n + bias); and their
+ * product. The halves are apart because each is one long chain of dependent operations: a loop over one half keeps more
+ * of them under way than a CPU finds by itself in a loop over both. */
+BB_INLINE vf exp_reduce(vf c, int32_t bias, vf *power)
 {
-    const vf magic = splat(12582912.0f);
-    *shifted = c * BB_EXP_LOG2E + magic;
-    const vf n = *shifted - magic;
-    const vf r = (c - n * BB_EXP_LN2_HIGH) - n * BB_EXP_LN2_LOW;
+    const vf magic = splat(12582912.0f), shifted = c * BB_EXP_LOG2E + magic, n = shifted - magic;
+    *power = (vf)(((vi)shifted << 23) + ((127 + bias) << 23)); /* n is in the low mantissa bits */
+    return (c - n * BB_EXP_LN2_HIGH) - n * BB_EXP_LN2_LOW;
+}
+
+BB_INLINE vf exp_join(vf r, vf power)
+{
     vf p = splat(BB_EXP_P0);
     p = p * r + BB_EXP_P1;
     p = p * r + BB_EXP_P2;
     p = p * r + BB_EXP_P3;
     p = p * r + BB_EXP_P4;
     p = p * r + BB_EXP_P5;
-    return (p * (r * r) + r) + 1.0f;
+    p = (p * (r * r) + r) + 1.0f;
+    return p * power;
 }
 
 /* bb_expf for x ≤ 88 (and NaN): there n ≤ 127, so 2^n is a float and one multiplication does. A NaN passes the clamp as
- * greater's second operand and spoils p by itself. */
-BB_INLINE vf exp_v(vf x)
+ * greater's second operand and spoils r by itself. */
+BB_INLINE vf exp_split(vf x, vf *power)
 {
-    vf shifted;
-    const vf low = splat(BB_EXP_LOW), p = exp_parts(greater(low, x), &shifted);
-    const vf power = (vf)(((vi)shifted << 23) + (127 << 23));
-    return (vf)(~(vi)(x < low) & (vi)(p * power));
+    const vf low = splat(BB_EXP_LOW), r = exp_reduce(greater(low, x), 0, power);
+    *power = (vf)(~(vi)(x < low) & (vi)*power);
+    return r;
 }
 
-/* x / (1 + bb_expf(−x)). n may be 128: p is doubled and n lowered instead. What that makes of the smallest powers does
- * not matter, as 1 + e is 1 there; at the upper clamp e is infinite. */
-BB_INLINE vf silu_v(vf x)
+BB_INLINE vf exp_v(vf x)
 {
-    vf shifted;
-    const vf p = exp_parts(greater(splat(BB_EXP_LOW), lesser(splat(BB_EXP_HIGH), -x)), &shifted);
-    const vf power = (vf)(((vi)shifted << 23) + (126 << 23));
-    return x / (1.0f + (p + p) * power);
+    vf power, r = exp_split(x, &power);
+    return exp_join(r, power);
+}
+
+#define RUN 64 /* floats that go through a function half by half */
+
+/* y = x / (1 + bb_expf(−x)) for n ≤ RUN floats, whole vectors; y may be x. n may be 128 here, so the power is half as
+ * large, and e doubled. What that makes of the smallest powers does not matter, as 1 + e is 1 there; at the upper clamp
+ * e is infinite. */
+static void silu_run(float *y, const float *x, size_t n)
+{
+    float r[RUN], power[RUN];
+    for (size_t i = 0; i < n; i += BB_LANES) {
+        vf half;
+        store(r + i, exp_reduce(greater(splat(BB_EXP_LOW), lesser(splat(BB_EXP_HIGH), -load(x + i))), -1, &half));
+        store(power + i, half);
+    }
+    for (size_t i = 0; i < n; i += BB_LANES) store(r + i, exp_join(load(r + i), load(power + i)));
+    for (size_t i = 0; i < n; i += BB_LANES) store(y + i, load(x + i) / (1.0f + (load(r + i) + load(r + i))));
 }
 
 /* bb_geluf and bb_mishf, step by step. */
@@ -63,6 +81,25 @@ BB_INLINE vf mish_v(vf x)
 {
     const vf e = exp_v(lesser(splat(20.0f), x)), n = e * (e + 2.0f);
     return x * (n / (n + 2.0f));
+}
+
+/* Sums in registers: 4 rows × 2 vectors with what they need fit 16 registers; 512-bit sets have 32. */
+#define ROWS (BB_LANES == 16 ? 8 : 4)
+#define COLUMNS (BB_LANES == 16 ? 1 : 2)
+
+/* sum[r][v] += Σ_k x[r][k·step]·w[k·stride + v·lanes], k ascending. The number of columns is a constant at every call:
+ * so the sums stay in registers. */
+BB_INLINE void products(vf (*sum)[COLUMNS], const float *const *x, size_t step, const float *w, size_t stride, size_t n,
+                        const size_t columns)
+{
+    for (size_t k = 0; k < n; k++, w += stride) {
+        vf wk[COLUMNS];
+        _Pragma("GCC unroll 2") for (size_t v = 0; v < columns; v++) wk[v] = load(w + v * BB_LANES);
+        _Pragma("GCC unroll 8") for (size_t r = 0; r < ROWS; r++) {
+            const vf xk = splat(x[r][k * step]);
+            _Pragma("GCC unroll 2") for (size_t v = 0; v < columns; v++) sum[r][v] = sum[r][v] + xk * wk[v];
+        }
+    }
 }
 
 #endif

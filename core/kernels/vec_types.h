@@ -15,7 +15,7 @@ typedef uint16_t vh_memory __attribute__((vector_size(2 * BB_LANES), aligned(2),
 
 BB_INLINE vf load(const float *x) { return *(const vf_memory *)x; }
 BB_INLINE void store(float *y, vf v) { *(vf_memory *)y = v; }
-BB_INLINE vf splat(float x) { return (vf){0} + x; }
+BB_INLINE vf splat(float x) { return x - (vf){0}; } /* exact, and compilers know it */
 BB_INLINE vf choose(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 
 /* The ISA's own: lesser(a, b) = a < b ? a : b and greater(a, b) = a > b ? a : b, so b where one of them is NaN;

@@ -89,7 +89,7 @@ static void conv_item(void *ctx, size_t work, size_t thread)
     uint32_t n = conv->n - tile * BB_TILE < BB_TILE ? conv->n - tile * BB_TILE : BB_TILE;
     float y[BB_TILE_PIXELS * BB_TILE], bias[BB_TILE] = {0};
     bb_conv_f32_args a = {.y = y, .rows = (const float *const *)(void *)rows, .bias = bias, .taps = conv->taps,
-                          .channels = conv->c};
+                          .channels = conv->c, .outputs = n};
     a.w = tile_weights(conv, w, tile, (float *)(void *)(scratch + bb_conv_row_bytes(conv->taps)), &a.w_stride);
     for (uint32_t j = 0; conv->bias && j < n; j++) bias[j] = conv->bias[tile * BB_TILE + j];
     bb_conv_part(conv, (uint32_t)(work % walk->parts), walk->parts, &first, &end);
