@@ -37,7 +37,7 @@ static void attention_scores(attention_state *t, const bb_attention_args *a, con
 static void attention_weights(attention_state *t, size_t keys)
 {
     vf max[VECTORS], sum[VECTORS];
-    _Pragma("GCC unroll 4") for (size_t v = 0; v < VECTORS; v++) {
+    for (size_t v = 0; v < VECTORS; v++) {
         max[v] = t->max[v];
         for (size_t i = 0; i < keys; i++) max[v] = greater(load(t->s + i * BB_TILE + v * BB_LANES), max[v]);
         const vf r = exp_v(t->max[v] - max[v]);
@@ -89,14 +89,18 @@ static void attention_tile(attention_state *t, const bb_attention_args *a, size_
     const float *v = a->v + first * a->kv_stride;
     attention_scores(t, a, a->k + first * a->kv_stride, keys, queries);
     attention_weights(t, keys);
-    size_t c = 0;
-    for (; c + COLUMNS * BB_LANES <= a->d; c += COLUMNS * BB_LANES)
-        weigh(t, t->o + c, v + c, a->kv_stride, keys, queries, COLUMNS);
-    for (; c + BB_LANES <= a->d; c += BB_LANES) weigh(t, t->o + c, v + c, a->kv_stride, keys, queries, 1);
-    if (c == a->d) return;
-    for (size_t i = 0; i < keys; i++)
-        memcpy(t->rest + i * BB_LANES, v + i * a->kv_stride + c, (a->d - c) * sizeof *v);
-    weigh(t, t->o + c, t->rest, BB_LANES, keys, queries, 1);
+    for (size_t c = 0; c < a->d;) {
+        const size_t left = a->d - c;
+        if (COLUMNS > 1 && left >= COLUMNS * BB_LANES) {
+            weigh(t, t->o + c, v + c, a->kv_stride, keys, queries, COLUMNS);
+            c += COLUMNS * BB_LANES;
+            continue;
+        }
+        for (size_t i = 0; left < BB_LANES && i < keys; i++)
+            memcpy(t->rest + i * BB_LANES, v + i * a->kv_stride + c, left * sizeof *v);
+        weigh(t, t->o + c, left < BB_LANES ? t->rest : v + c, left < BB_LANES ? BB_LANES : a->kv_stride, keys, queries, 1);
+        c += BB_LANES;
+    }
 }
 
 /* Queries first..first+n−1, at most 16, over all keys. */

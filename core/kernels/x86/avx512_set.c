@@ -1,7 +1,8 @@
 /* What AVX-512 adds to the AVX2 set. Ops that it leaves out are those of AVX2. */
-#include "kernels/kernels.h"
+#define BB_ISA x86_avx512
+#include "kernels/set.h"
 
 extern const bb_dot bb_dot_x86_vnni;
-extern const bb_kernels bb_kernels_x86_avx512;
 
-const bb_kernels bb_kernels_x86_avx512 = {.isa = "x86_avx512", .needs = BB_CPU_AVX512, .dots = {&bb_dot_x86_vnni}};
+const bb_kernels bb_kernels_x86_avx512 = {.isa = BB_SET_TEXT(BB_ISA), .needs = BB_CPU_AVX512, BB_VEC_OPS,
+                                          .dots = {&bb_dot_x86_vnni}};
