@@ -7,7 +7,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import { tmpdir } from 'node:os';
+import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { serveFiles } from '../web/serve.mjs';
@@ -436,7 +436,7 @@ for (const [what, reply] of Object.entries({
   await local.context().close();
 }
 
-// ---- isolated, as threads will need it ----
+// ---- isolated, as threads need it ----
 
 {
   const strict = createServer(serveFiles({ roots: [site], isolate: true })).listen(0, '127.0.0.1');
@@ -445,6 +445,10 @@ for (const [what, reply] of Object.entries({
   await apart.goto(`http://127.0.0.1:${strict.address().port}/?model=${model.name}`);
   await ready(apart);
   check(await apart.evaluate(() => crossOriginIsolated), '--isolate makes the page cross-origin isolated');
+  const threads = Math.min(cpus().length, 4);
+  same(await apart.textContent('#kernels'), `wasm_relaxed${threads > 1 ? `, ${threads} threads` : ''}`, 'threads');
+  await apart.setViewportSize({ width: 360, height: 740 });
+  await apart.screenshot({ path: join(shots, 'isolated.png') });
   await fill(apart, request);
   await apart.click('#draw');
   await done(apart);

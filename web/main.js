@@ -113,7 +113,7 @@ function showModel(info) {
   $('guidance-field').hidden = info.nullLabel === null;
   $('steps').max = Math.min(info.trainSteps, 1000);
   $('bits').textContent = `${info.bits.toFixed(info.bits % 1 ? 2 : 0)} bit, ${megabytes(info.bytes)}`;
-  $('kernels').textContent = info.kernels;
+  $('kernels').textContent = info.threads > 1 ? `${info.kernels}, ${info.threads} threads` : info.kernels;
 }
 
 // ---- drawing ----

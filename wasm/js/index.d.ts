@@ -30,7 +30,7 @@ export interface Features {
   /** Whether relaxed SIMD is there and its dot product is exact, by trial; never under Node. `load` then takes
    * the faster module. */
   relaxed: boolean;
-  /** The page is cross-origin isolated. */
+  /** The page is cross-origin isolated: threads may share memory. */
   isolated: boolean;
 }
 export function detect(): Promise<Features>;
@@ -44,8 +44,12 @@ export interface LoadOptions {
   /** What it throws ends the load. */
   onProgress?: (progress: Progress) => void;
   /** Address of the module, relative to the page; it is taken as it is. By default bitbrush-relaxed.wasm where it suits
-   * the engine, and bitbrush-simd128.wasm otherwise or if the host lacks that one, one folder above this file. */
+   * the engine, with threads bitbrush-threads.wasm, and bitbrush-simd128.wasm otherwise or if the host lacks those, one
+   * folder above this file. */
   wasm?: string | URL;
+  /** Threads that draw, 1 to 64, at most: more than one only where the page is cross-origin isolated and relaxed SIMD
+   * is exact (never under Node). By default one for each core, at most 4. The picture is the same with any number. */
+  threads?: number;
   /** How long an aborted step may take to answer before its worker is ended, ms. */
   grace?: number;
 }
@@ -123,6 +127,8 @@ export interface ModelInfo {
   readonly bytes: number;
   /** The kernel set in use: "wasm_simd128" or "wasm_relaxed". */
   readonly kernels: string;
+  /** How many threads draw; 1 where there are no others, or none of them started. */
+  readonly threads: number;
   /** What `sampler` may be. */
   readonly samplers: readonly SamplerName[];
   /** All of the file's metadata, untrusted too. */

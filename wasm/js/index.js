@@ -6,6 +6,8 @@ import { addressOf, sourceOf, stopping } from './source.js';
 
 export { BitbrushError, detect };
 
+const THREADS = 4; // unless told: more cores than that are rarely alike, and the page has work, too
+
 /** Pages that only draw never fetch what it needs. @type {typeof import('./index.js').quantize} */
 export async function quantize(from, options) {
   return (await import('./quantize.js')).quantize(from, options);
@@ -15,20 +17,26 @@ export async function quantize(from, options) {
  * @param {string | URL | Blob | Response} from
  * @param {import('./index.js').LoadOptions} [options]
  */
-export async function load(from, { signal, onProgress, wasm, grace } = {}) {
+export async function load(from, { signal, onProgress, wasm, grace, threads } = {}) {
   signal?.throwIfAborted();
-  const { simd, relaxed } = await detect();
+  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 64))
+    throw new BitbrushError('arg', `threads ${threads} is not one of 1 to 64`);
+  const { simd, relaxed, isolated } = await detect();
   if (!simd) {
     throw new BitbrushError(
       'unsupported',
       'this browser has no WebAssembly SIMD: use a current Chrome, Edge, Firefox or Safari (16.4 or later)',
     );
   }
-  const simd128 = new URL('../bitbrush-simd128.wasm', import.meta.url);
-  const own = relaxed ? [new URL('../bitbrush-relaxed.wasm', import.meta.url), simd128] : [simd128];
-  const modules = (wasm === undefined ? own : [wasm]).map(addressOf);
+  const count = isolated ? threads ?? Math.min(navigator.hardwareConcurrency, THREADS) : 1;
+  const own = ['simd128'];
+  if (relaxed) own.unshift('relaxed');
+  if (relaxed && count > 1) own.unshift('threads');
+  const modules = wasm === undefined
+    ? own.map(name => new URL(`../bitbrush-${name}.wasm`, import.meta.url).href)
+    : [addressOf(wasm)];
   return stopping(signal, async stop => {
-    const model = new Model(await sourceOf(from, stop), modules, grace);
+    const model = new Model(await sourceOf(from, stop), modules, count, grace);
     await model.start({ signal, onProgress });
     return model;
   });

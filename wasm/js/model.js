@@ -12,6 +12,7 @@ export class Model {
   #port;
   #source;
   #modules;
+  #threads;
   #grace;
   #disposed = false;
   #sessions = 0;
@@ -23,11 +24,13 @@ export class Model {
   /**
    * @param {import('./protocol.js').Source} source
    * @param {string[]} modules addresses of modules that do, the preferred one first
+   * @param {number} threads at most
    * @param {number} [grace] ms to wait for a cancelled step
    */
-  constructor(source, modules, grace) {
+  constructor(source, modules, threads, grace) {
     this.#source = source;
     this.#modules = modules;
+    this.#threads = threads;
     this.#grace = grace;
   }
 
@@ -43,7 +46,7 @@ export class Model {
       // grace 0: ending the worker ends the download that it makes itself, of an address
       this.info = freeze(
         await port.ask(
-          { op: 'load', source, modules: this.#modules },
+          { op: 'load', source, modules: this.#modules, threads: this.#threads },
           { signal, transfer, grace: 0, progress: p => onProgress?.(p) },
         ),
       );

@@ -24,7 +24,7 @@ export interface MakeOptions {
 }
 
 export type Ask =
-  | { op: 'load'; source: Source; modules: string[] }
+  | { op: 'load'; source: Source; modules: string[]; threads: number }
   /* the page numbers the sessions, so that `end` can be sent before `begin` is answered */
   | { op: 'begin'; session: number; request: PlainRequest }
   | { op: 'step'; session: number; preview: boolean }
@@ -42,6 +42,14 @@ export type Ask =
     };
 export type Tell = { op: 'end'; session: number } | { op: 'cancel'; id: number };
 export type ToWorker = (Ask & { id: number }) | Tell;
+
+/** What threads.js tells thread.js, once; the answer is any message. */
+export interface Thread {
+  module: WebAssembly.Module;
+  memory: WebAssembly.Memory;
+  thread: number;
+  /** the upper end of its stack */ stack: number;
+}
 
 export interface Failure {
   code: ErrorCode | 'aborted';

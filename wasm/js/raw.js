@@ -2,11 +2,13 @@
  * One wasm instance and its memory, and nothing else: door.h as methods. JavaScript is the allocator. From
  * __heap_base up lie the model file, the model block, the session's workspace and the out area (pictures, PNG):
  *
- *     | stack, data | blob … | model | workspace | out |
+ *     | stack, data | stacks of more threads | blob … | model | workspace | out |
  *
- * Memory only ever grows; views are made anew after every call because growing detaches them.
+ * Memory only ever grows; views are made anew after every call because growing detaches them, or leaves them short
+ * where threads share the memory. Shared bytes are copied before they leave: decoders and transfers refuse them.
  */
 import { BitbrushError, codeOf } from './errors.js';
+import { STACK, startThreads } from './threads.js';
 
 const PAGE = 65536;
 const ERR_SHORT = -33;
@@ -14,21 +16,41 @@ export const DONE = 1,
   AGAIN = 2;
 const align = (/** @type {number} */ at) => Math.ceil(at / 64) * 64;
 
+/** Of bitbrush-threads.wasm, in pages: as it is linked. */
+const SHARED = { initial: 16, maximum: 65536, shared: true };
+
 export class Engine {
-  /** @param {WebAssembly.Instance} instance */
-  constructor(instance) {
+  /**
+   * @param {WebAssembly.Instance} instance
+   * @param {WebAssembly.Memory} [memory] if the instance has none of its own
+   * @param {number} [stacks] bytes for those of more threads
+   */
+  constructor(instance, memory, stacks = 0) {
     const x = /** @type {any} */ (instance.exports);
     this.x = x;
-    this.blobAt = align(x.__heap_base.value);
+    /** @type {WebAssembly.Memory} */
+    this.memory = memory ?? x.memory;
+    this.stacksAt = align(x.__heap_base.value);
+    this.blobAt = this.stacksAt + stacks;
     this.modelEnd = this.blobAt; // where the workspace may start
     this.outAt = this.blobAt;
+    /** How many threads draw, once they have started. */
+    this.threads = Promise.resolve(1);
   }
 
-  /** @param {URL | string} url of the module */
-  static async create(url) {
-    let instance;
+  /**
+   * @param {URL | string} url of the module
+   * @param {number} [threads] at most, if it is the module with threads
+   */
+  static async create(url, threads = 1) {
     try {
-      instance = await instantiate(new URL(url));
+      const module = await compile(new URL(url));
+      if (!WebAssembly.Module.imports(module).length) return new this(await WebAssembly.instantiate(module));
+      const memory = new WebAssembly.Memory(SHARED);
+      const instance = await WebAssembly.instantiate(module, { env: { memory } });
+      const engine = new this(instance, memory, (threads - 1) * STACK);
+      if (threads > 1) engine.#start(module, threads);
+      return engine;
     } catch (cause) {
       throw new BitbrushError(
         'worker',
@@ -36,18 +58,28 @@ export class Engine {
         { cause },
       );
     }
-    return new this(instance);
+  }
+
+  /**
+   * @param {WebAssembly.Module} module
+   * @param {number} count
+   */
+  #start(module, count) {
+    this.reserve(this.blobAt);
+    this.x.bbw_threads(count);
+    this.threads = startThreads(module, this.memory, this.stacksAt, count);
   }
 
   /**
    * The first of these modules that starts: a host may lack the preferred one, or answer with a page in its place.
    * @param {string[]} urls
+   * @param {number} [threads]
    */
-  static async first(urls) {
+  static async first(urls, threads) {
     const why = [];
     for (const url of urls) {
       try {
-        return await this.create(url);
+        return await this.create(url, threads);
       } catch (error) {
         why.push(error);
       }
@@ -58,10 +90,10 @@ export class Engine {
   }
 
   get memoryBytes() {
-    return this.x.memory.buffer.byteLength;
+    return this.memory.buffer.byteLength;
   }
   bytes(/** @type {number} */ at, /** @type {number} */ n) {
-    return new Uint8Array(this.x.memory.buffer, at, n);
+    return new Uint8Array(this.memory.buffer, at, n);
   }
   /** A copy that outlives the next call. */
   copy(/** @type {number} */ at, /** @type {number} */ n) {
@@ -73,7 +105,7 @@ export class Engine {
     const missing = Math.ceil((end - this.memoryBytes) / PAGE);
     if (missing <= 0) return;
     try {
-      this.x.memory.grow(missing);
+      this.memory.grow(missing);
     } catch {
       const mb = Math.ceil(end / 2 ** 20);
       throw new BitbrushError(
@@ -92,7 +124,7 @@ export class Engine {
   // Pointers and sizes come back as signed numbers; `>>> 0` makes those from 2 GB up positive again.
   string(/** @type {number} */ pointer) {
     const at = pointer >>> 0;
-    const all = new Uint8Array(this.x.memory.buffer);
+    const all = new Uint8Array(this.memory.buffer);
     return new TextDecoder().decode(all.slice(at, all.indexOf(0, at)));
   }
 
@@ -131,7 +163,7 @@ export class Engine {
     return at;
   }
 
-  /** @returns {import('./index.js').ModelInfo} */
+  /** @returns {Omit<import('./index.js').ModelInfo, 'threads'>} */
   info() {
     const f = (/** @type {number} */ i) => this.x.bbw_info(i);
     const metadata = this.metadata();
@@ -161,7 +193,7 @@ export class Engine {
 
   /** The file's __metadata__: strings from an untrusted file, so show them as text only. */
   metadata() {
-    const length = Number(new DataView(this.x.memory.buffer).getBigUint64(this.blobAt, true));
+    const length = Number(new DataView(this.memory.buffer).getBigUint64(this.blobAt, true));
     let header;
     try {
       header = JSON.parse(new TextDecoder().decode(this.copy(this.blobAt + 8, length)));
@@ -190,7 +222,7 @@ export class Engine {
     this.reserve(this.outAt + align(4 * width * height) + (x.bbw_png_scratch(width, height) >>> 0) + PAGE);
     this.check(x.bbw_session(this.modelEnd, size));
     if (x.bbw_info(3) > 0) this.check(x.bbw_condition(0, r.label));
-    new DataView(x.memory.buffer).setBigUint64(this.outAt, BigInt(r.seed), true);
+    new DataView(this.memory.buffer).setBigUint64(this.outAt, BigInt(r.seed), true);
     this.check(x.bbw_begin(this.outAt, 0));
     return /** @type {number} */ (x.bbw_stat(1));
   }
@@ -238,16 +270,16 @@ export class Engine {
 }
 
 /** @param {URL} url */
-async function instantiate(url) {
+async function compile(url) {
   if (url.protocol === 'file:') {
     // Node; its fetch knows no files
     const { readFile } = await import(/* @vite-ignore */ 'node:fs/promises');
-    return (await WebAssembly.instantiate(await readFile(url))).instance;
+    return WebAssembly.compile(await readFile(url));
   }
   const reply = await fetch(url);
   if (!reply.ok) throw new Error(`the server answered ${reply.status} ${reply.statusText}`);
   // Not the streaming form: it refuses servers that do not know the type application/wasm, and 100 kB are quick.
-  return (await WebAssembly.instantiate(await reply.arrayBuffer())).instance;
+  return WebAssembly.compile(await reply.arrayBuffer());
 }
 
 /**

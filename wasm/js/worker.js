@@ -23,12 +23,12 @@ class Cancelled extends Error {}
 
 /** @type {Record<string, (message: any) => any>} */
 const serve = {
-  async load({ id, source, modules }) {
+  async load({ id, source, modules, threads }) {
     const from = open(source); // while the module compiles
     from.catch(() => {});
-    engine = await Engine.first(modules);
+    engine = await Engine.first(modules, threads);
     await receive(engine, await from, (loaded, all) => post({ id, progress: { loaded, total: all } }));
-    return engine.info();
+    return { ...engine.info(), threads: await engine.threads };
   },
 
   begin({ session: number, request }) {

@@ -1,0 +1,44 @@
+/** Threads for an instance on shared memory, each a worker that runs thread.js. */
+
+/** As large as the stack that the linker gives the first instance, which runs the same code from further up. */
+export const STACK = 65536;
+const START_MS = 1000;
+
+/** Kept, so that no engine ends a worker for want of someone who holds it. @type {Worker[]} */
+const workers = [];
+
+/** @param {import('./protocol.js').Thread} what @returns {Promise<boolean>} whether it runs */
+function start(what) {
+  return new Promise(resolve => {
+    try {
+      const name = `bitbrush ${what.thread}`;
+      const worker = new Worker(new URL('./thread.js', import.meta.url), { type: 'module', name });
+      workers.push(worker);
+      worker.onmessage = () => resolve(true);
+      worker.onerror = event => {
+        event.preventDefault(); // one thread less is no error of ours
+        resolve(false);
+      };
+      worker.postMessage(what);
+    } catch {
+      resolve(false);
+    }
+  });
+}
+
+/**
+ * Starts threads 1 to count − 1. Resolves to how many threads there are, the caller's included; those that have not
+ * answered in time are not counted, but may still come, and nothing ever waits for one.
+ * @param {WebAssembly.Module} module
+ * @param {WebAssembly.Memory} memory
+ * @param {number} stacks address where their stacks begin: (count − 1) · STACK bytes
+ * @param {number} count
+ */
+export async function startThreads(module, memory, stacks, count) {
+  let running = 1;
+  const answers = Array.from({ length: count - 1 }, async (_, i) => {
+    if (await start({ module, memory, thread: i + 1, stack: stacks + (i + 1) * STACK })) running++;
+  });
+  await Promise.race([Promise.all(answers), new Promise(resolve => setTimeout(resolve, START_MS))]);
+  return running;
+}
