@@ -63,14 +63,16 @@ static inline void kc_make_tile(kc *k, kc_tile *t, size_t taps, size_t channels)
 /* acc of the tile by a way of `set`, in a slot. */
 static inline void kc_run_way(kc *k, const kc_tile *t, const bb_kernels *set, const bb_dot *way, int slot)
 {
-    static const int8_t bias[BB_ROWS_FORMS] = {0, 0, -30};
+    static const int8_t bias[BB_ROWS_FORMS] = {[BB_ROWS_CENTRED] = -30};
     const size_t codes_row = t->first + t->shape.channels, row = bb_row_bytes(way->rows, codes_row);
     const uint8_t *base = t->codes;
     if (way->rows != BB_ROWS_CODES) {
-        uint8_t *tables = kc_place(k, KC_C, t->count * row);
-        set->tables(&(bb_tables_args){.t = tables, .a = t->codes, .pixels = t->count, .channels = codes_row,
-                                      .a_stride = codes_row, .t_stride = row, .bias = bias[way->rows]});
-        base = tables;
+        uint8_t *made = kc_place(k, KC_C, t->count * row);
+        if (way->rows == BB_ROWS_WIDE) set->widen((uint16_t *)(void *)made, t->codes, t->count * codes_row);
+        else
+            set->tables(&(bb_tables_args){.t = made, .a = t->codes, .pixels = t->count, .channels = codes_row,
+                                          .a_stride = codes_row, .t_stride = row, .bias = bias[way->rows]});
+        base = made;
     }
     const uint8_t **rows = kc_place(k, KC_ROWS, t->shape.taps * BB_TILE_PIXELS * sizeof *rows);
     for (size_t i = 0; i < t->shape.taps * BB_TILE_PIXELS; i++) rows[i] = base + t->row_of[i] * row;

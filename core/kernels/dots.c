@@ -22,7 +22,8 @@ uint32_t bb_dot_choose(const bb_kernels *kernels, const bb_dot_shape *shape, flo
         const bb_dot *way = kernels->dots[i];
         if (!way->fits(shape)) continue;
         float cost = kernels->cost[i] * (way->per_plane ? (float)shape->planes : 1.0f);
-        if (way->rows != BB_ROWS_CODES) cost += BB_DOT_TABLE_COST / reuse;
+        if (way->rows != BB_ROWS_CODES)
+            cost += (way->rows == BB_ROWS_WIDE ? BB_DOT_WIDE_COST : BB_DOT_TABLE_COST) / reuse;
         if (least == 0 || cost < least) {
             best = i;
             least = cost;
@@ -36,7 +37,7 @@ uint32_t bb_dot_choose(const bb_kernels *kernels, const bb_dot_shape *shape, flo
 static bool find_shape(const bb_dot *way, bb_dot_shape *shape)
 {
     static const struct { uint8_t levels, planes; bool uniform; } tries[] = {
-        {15, 1, true}, {15, 2, true}, {127, 4, true}, {255, 4, true}, {255, 8, true}};
+        {15, 1, true}, {15, 2, true}, {15, 4, true}, {127, 4, true}, {255, 4, true}, {255, 8, true}};
     for (size_t i = 0; i < BB_COUNT(tries); i++) {
         *shape = (bb_dot_shape){.taps = 9, .channels = 64, .levels = tries[i].levels, .planes = tries[i].planes,
                                 .spread = (1u << tries[i].planes) - 1, .uniform = tries[i].uniform};

@@ -23,9 +23,13 @@ typedef enum bb_rows {
     BB_ROWS_TABLES,  /* 4-bit codes only. For every 4 channels 16 bytes: entry i = Σ of the codes whose bit is set in i,
                         bit b for channel 4g + b; u8, 0..60 */
     BB_ROWS_CENTRED, /* the same minus 30, i8: −30..30 */
+    BB_ROWS_WIDE,    /* u16 a per channel */
     BB_ROWS_FORMS
 } bb_rows;
-BB_INLINE size_t bb_row_bytes(bb_rows form, size_t channels) { return form == BB_ROWS_CODES ? channels : 4 * channels; }
+BB_INLINE size_t bb_row_bytes(bb_rows form, size_t channels)
+{
+    return form == BB_ROWS_CODES ? channels : form == BB_ROWS_WIDE ? 2 * channels : 4 * channels;
+}
 
 /* What a way needs to know of one tile's segment before any data. */
 typedef struct bb_dot_shape {
@@ -75,9 +79,10 @@ typedef struct bb_dot {
 size_t bb_expanded_bytes(const bb_dot_shape *shape);
 void bb_expand_panel(const bb_panel_args *a);
 
-/* Tables of one channel of one pixel cost as much as this many multiply-adds of cost 1; so a layer with few outputs
- * takes a way that reads codes. Measured, not exact: it decides only speed. */
+/* Making another form of one channel of one pixel costs as much as this many multiply-adds of cost 1; so a layer with
+ * few outputs takes a way that reads codes. Measured, not exact: it decides only speed. */
 #define BB_DOT_TABLE_COST 24.0f
+#define BB_DOT_WIDE_COST 1.5f
 
 /* Index into kernels->dots of the way that fits with the least time for a tile whose channels each serve `reuse`
  * multiply-adds per pixel of the input: outputs · taps / stride². */

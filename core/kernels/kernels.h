@@ -119,6 +119,7 @@ typedef struct bb_avg_pool_args {
  *   modulate      y[p][c] = x[p][c]·(1 + scale[c]) + shift[c]
  *   affine        y = x·mul + add
  *   f16_to_f32    exact
+ *   widen         y = x, codes to BB_ROWS_WIDE
  * All floats and int32 arrays are aligned to 4 bytes only; nothing outside the stated sizes is read or written. A
  * NaN result is a NaN in every set, but its sign and payload bits may differ. */
 #define BB_OP(name, args) typedef void bb_##name##_fn args;

@@ -19,7 +19,8 @@ extern const bb_kernels BB_SET_JOIN(bb_kernels_, BB_ISA);
 
 /* What vec.h defines, for a table. */
 #define BB_VEC_OPS                                                                                     \
-    .quantize = BB_FN(quantize), .tables = BB_FN(tables), .conv_tile_f32 = BB_FN(conv_tile_f32),       \
+    .quantize = BB_FN(quantize), .tables = BB_FN(tables), .widen = BB_FN(widen),                       \
+    .conv_tile_f32 = BB_FN(conv_tile_f32),                                                             \
     .f16_to_f32 = BB_FN(f16_to_f32), .norm_stats = BB_FN(norm_stats), .group_norm = BB_FN(group_norm), \
     .attention = BB_FN(attention), .avg_pool2d = BB_FN(avg_pool2d), .silu = BB_FN(silu),               \
     .gelu = BB_FN(gelu), .mish = BB_FN(mish), .add = BB_FN(add), .add_channels = BB_FN(add_channels),  \

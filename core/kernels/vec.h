@@ -126,6 +126,15 @@ void BB_FN(tables)(const bb_tables_args *a)
     }
 }
 
+void BB_FN(widen)(uint16_t *y, const uint8_t *x, size_t n)
+{
+    typedef uint8_t v8_bytes __attribute__((vector_size(8), aligned(1), may_alias));
+    typedef uint16_t v8_halves __attribute__((vector_size(16), aligned(2), may_alias));
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) *(v8_halves *)(y + i) = __builtin_convertvector(*(const v8_bytes *)(x + i), v8_halves);
+    for (; i < n; i++) y[i] = x[i];
+}
+
 /* Exponent and mantissa shifted to their f32 places are x·2^−112, half subnormals included; the product is exact. */
 void BB_FN(f16_to_f32)(float *y, const uint16_t *x, size_t n)
 {

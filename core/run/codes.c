@@ -1,6 +1,6 @@
 #include "run/codes.h"
 
-static const int8_t table_bias[BB_ROWS_FORMS] = {0, 0, -30};
+static const int8_t table_bias[BB_ROWS_FORMS] = {[BB_ROWS_CENTRED] = -30};
 
 bb_codes bb_codes_layout(const bb_quantizer *q, size_t pixels, uint32_t forms)
 {
@@ -33,18 +33,22 @@ typedef struct codes_walk {
 BB_INLINE int32_t *sums_of(uint8_t *row, size_t row_bytes) { return (int32_t *)(void *)(row + row_bytes); }
 
 /* The other forms of n rows whose codes and sums are made; rows: where they begin, of each form. */
-static void make_tables(const codes_walk *w, uint8_t *base, const size_t *rows, size_t n)
+static void make_forms(const codes_walk *w, uint8_t *base, const size_t *rows, size_t n)
 {
     const bb_codes *at = w->at;
     for (uint32_t f = BB_ROWS_CODES + 1; f < BB_ROWS_FORMS; f++) {
         if (!(at->forms >> f & 1)) continue;
-        uint8_t *code = base + rows[BB_ROWS_CODES], *table = base + rows[f];
-        w->conv->run->kernels->tables(&(bb_tables_args){
-            .t = table, .a = code, .pixels = n, .channels = w->q->padded, .a_stride = at->stride[BB_ROWS_CODES],
-            .t_stride = at->stride[f], .bias = table_bias[f]});
-        for (size_t p = 0; p < n; p++, code += at->stride[BB_ROWS_CODES], table += at->stride[f])
-            memcpy(sums_of(table, bb_row_bytes((bb_rows)f, w->q->padded)), sums_of(code, w->q->padded),
+        const bb_kernels *kernels = w->conv->run->kernels;
+        uint8_t *code = base + rows[BB_ROWS_CODES], *row = base + rows[f];
+        if (f != BB_ROWS_WIDE)
+            kernels->tables(&(bb_tables_args){
+                .t = row, .a = code, .pixels = n, .channels = w->q->padded, .a_stride = at->stride[BB_ROWS_CODES],
+                .t_stride = at->stride[f], .bias = table_bias[f]});
+        for (size_t p = 0; p < n; p++, code += at->stride[BB_ROWS_CODES], row += at->stride[f]) {
+            if (f == BB_ROWS_WIDE) kernels->widen((uint16_t *)(void *)row, code, w->q->padded);
+            memcpy(sums_of(row, bb_row_bytes((bb_rows)f, w->q->padded)), sums_of(code, w->q->padded),
                    BB_MAX_SEGMENTS * sizeof(int32_t));
+        }
     }
 }
 
@@ -67,7 +71,7 @@ static void prepare_item(const codes_walk *w, uint32_t item)
         sums[g] = (int32_t)(zero * q->rec->seg_channels[g]);
         pad += bb_align_up(q->rec->seg_channels[g], BB_K_BLOCK);
     }
-    make_tables(w, base, w->at->pad, 1);
+    make_forms(w, base, w->at->pad, 1);
 }
 
 #define RUN 64u /* pixels of a work item */
@@ -98,7 +102,7 @@ static void quantize_run(void *ctx, size_t work, size_t thread)
         a.x += a.channels;
         a.m += a.channels;
     }
-    make_tables(w, base, rows, a.pixels);
+    make_forms(w, base, rows, a.pixels);
 }
 
 void bb_codes_make(const bb_conv *conv, const bb_layer *layer, const bb_codes *at)

@@ -30,6 +30,7 @@ static tile_class plan_class(const bb_kernels *k, const bb_op *op, const bb_laye
     tile_class c = {.tiles = (l->rec->class_rows[i] + BB_TILE - 1) / BB_TILE,
                     .shape = {.taps = l->rec->taps, .levels = (1u << q->bits) - 1, .planes = planes,
                               .spread = planes == BB_PLANES ? 255 : 127, .uniform = !l->multiplier}};
+    if (c.shape.uniform) c.shape.spread = (1u << planes) - 1;
     c.shape.channels = bb_align_up(q->seg_channels[0], BB_K_BLOCK);
     c.way = k->dots[bb_dot_choose(k, &c.shape, (float)l->rec->outputs * (float)l->rec->taps /
                                                    (float)(stride * stride))];

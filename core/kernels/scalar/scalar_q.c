@@ -62,6 +62,11 @@ void BB_FN(tables)(const bb_tables_args *a)
     }
 }
 
+void BB_FN(widen)(uint16_t *y, const uint8_t *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] = x[i];
+}
+
 void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
 {
     for (size_t p = 0; p < a->pixels; p++) {

@@ -1,11 +1,8 @@
-/* Quantized layers in WebAssembly SIMD. The dot product widens both operands to 16 bits, so every w in −128..127 and
- * a in 0..255 is exact: a pair sum is at most 2·128·255. */
+/* Quantized layers in WebAssembly SIMD, all but the products. */
 #include <wasm_simd128.h>
 
 #define BB_ISA wasm_simd128
 #include "kernels/set.h"
-
-extern const bb_dot bb_dot_wasm_simd128;
 
 /* 16 × i16 to their low bytes. */
 BB_INLINE v128_t low_bytes(const int16_t *x)
@@ -43,61 +40,6 @@ void BB_FN(expand_tile)(const bb_expand_args *a)
         }
     }
 }
-
-/* One pair of channels (number T of four) of n pixels against 8 outputs. */
-#define DOT_PAIR(T)                                                                             \
-    do {                                                                                        \
-        const v128_t w0 = wasm_i16x8_load8x8(w + (T) * 32);                                     \
-        const v128_t w1 = wasm_i16x8_load8x8(w + (T) * 32 + 8);                                 \
-        _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {                                \
-            const v128_t pair = wasm_i32x4_shuffle(x[i], x[i], T, T, T, T);                     \
-            sum[i][0] = wasm_i32x4_add(sum[i][0], wasm_i32x4_dot_i16x8(pair, w0));              \
-            sum[i][1] = wasm_i32x4_add(sum[i][1], wasm_i32x4_dot_i16x8(pair, w1));              \
-        }                                                                                       \
-    } while (0)
-
-/* Pixels first..first+n−1 over all taps, 8 outputs at a time: engines on x86 have 16 registers, and 4 pixels × 2 sums
- * with their codes and weights just fit. n is a constant at every call. */
-BB_INLINE void dot_pixels(const bb_dot_args *a, size_t first, const size_t n)
-{
-    for (size_t out = 0; out < BB_TILE; out += 8) {
-        v128_t sum[4][2], x[4];
-        const uint8_t *codes[4];
-        _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) sum[i][0] = sum[i][1] = wasm_i32x4_const_splat(0);
-        const int8_t *w = (const int8_t *)a->panel + out * 2;
-        for (size_t tap = 0; tap < a->shape->taps; tap++) {
-            const int8_t *end = w + a->shape->channels * BB_TILE;
-            _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++)
-                codes[i] = a->rows[tap * BB_TILE_PIXELS + first + i] + a->first;
-            for (; w != end; w += 8 * BB_TILE) {
-                _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {
-                    x[i] = wasm_u16x8_load8x8(codes[i]);
-                    codes[i] += 8;
-                }
-                DOT_PAIR(0);
-                DOT_PAIR(1);
-                DOT_PAIR(2);
-                DOT_PAIR(3);
-            }
-        }
-        int32_t *acc = a->acc + first * BB_TILE + out;
-        _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {
-            wasm_v128_store(acc + i * BB_TILE, sum[i][0]);
-            wasm_v128_store(acc + i * BB_TILE + 4, sum[i][1]);
-        }
-    }
-}
-
-static void run(const bb_dot_args *a)
-{
-    dot_pixels(a, 0, 4);
-    if (a->pixels > 4) dot_pixels(a, 4, 4);
-}
-
-static bool fits(const bb_dot_shape *s) { return true; }
-
-const bb_dot bb_dot_wasm_simd128 = {.name = "wasm_simd128", .rows = BB_ROWS_CODES, .cost = 1, .fits = fits,
-                                    .panel_bytes = bb_expanded_bytes, .pack = bb_expand_panel, .run = run};
 
 void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
 {
