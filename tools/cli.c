@@ -197,7 +197,7 @@ bool bb_cli_parse(const bb_command *c, const bb_option *options, size_t n, int a
         else if (found < n_positional) positional[found++] = argv[i];
         else *code = bb_cli_usage_error(c, "unexpected argument %s", argv[i]);
     }
-    if (*code == BB_EXIT_OK && found < n_positional) *code = bb_cli_usage_error(c, "expected %s", c->arguments);
+    if (*code == BB_EXIT_OK && found < n_positional && c->arguments[0] != '[') *code = bb_cli_usage_error(c, "expected %s", c->arguments);
     return *code == BB_EXIT_OK;
 }
 

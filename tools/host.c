@@ -13,13 +13,13 @@ static const char *const cpu_words[] = {"auto", "scalar", "avx2", "avx512"};
 
 const char *bb_host_cpu_word(uint32_t cpu) { return cpu_words[cpu]; }
 
-static bb_status choose_kernels(bb_host *h, uint32_t cpu, bb_error *err)
+bb_status bb_host_kernels(bb_kernels *out, uint32_t cpu, bb_error *err)
 {
+    static const uint32_t levels[] = {0, 0, BB_CPU_AVX2, BB_CPU_AVX2 | BB_CPU_AVX512};
     static const uint32_t needs[] = {0, 0, BB_CPU_AVX2, BB_CPU_AVX512};
-    uint32_t have = bb_cpu_features();
-    if (!cpu) return BB_OK;
+    const uint32_t have = bb_cpu_features();
     if (needs[cpu] & ~have) return bb_fail(err, BB_ERR_OPTION, "--cpu=%s: this CPU does not have it", cpu_words[cpu]);
-    bb_model_select(h->model, cpu == 1 ? 0 : cpu == 2 ? BB_CPU_AVX2 : BB_CPU_AVX2 | BB_CPU_AVX512);
+    bb_kernels_select(out, cpu ? levels[cpu] : have);
     return BB_OK;
 }
 
@@ -89,7 +89,7 @@ bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt,
     BB_TRY(open_blob(h, path, opt, &blob, &n, err));
     BB_TRY(open_model(h, path, blob, n, err));
     BB_TRY(open_labels(h, err));
-    BB_TRY(choose_kernels(h, opt->cpu, err));
+    BB_TRY(bb_host_kernels(&h->model->kernels, opt->cpu, err));
     h->folded.memory = bb_tools_memory;
     if (opt->lora.n) BB_TRY(bb_lora_fold_list(h->model, &opt->lora, &h->folded, err));
     h->par = bb_par_start(opt->threads ? opt->threads : bb_core_count());

@@ -16,6 +16,12 @@ uint64_t bb_run_id(void);
 
 uint32_t bb_core_count(void);
 
+/* Seconds that this thread has had a core; where the system does not tell, of a clock. */
+double bb_thread_seconds(void);
+
+/* What the CPU calls itself, "unknown CPU" where the system does not tell. */
+void bb_cpu_name(char *out, size_t size);
+
 /* Without links and dots where the system can tell, and without slashes at the end; on the heap, NULL if there is no
  * such path or no memory. */
 char *bb_full_path(const char *path);

@@ -3,8 +3,11 @@
 #include "platform.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 void *bb_map_file(int fd, size_t n)
@@ -21,6 +24,27 @@ uint32_t bb_core_count(void)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     return cores > 1 ? (uint32_t)cores : 1;
+}
+
+double bb_thread_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void bb_cpu_name(char *out, size_t size)
+{
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    snprintf(out, size, "unknown CPU");
+    while (f && fgets(line, sizeof line, f)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) != 0 || !colon) continue;
+        snprintf(out, size, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
+        break;
+    }
+    if (f) fclose(f);
 }
 
 char *bb_full_path(const char *path) { return realpath(path, NULL); }

@@ -4,8 +4,10 @@
 #include "platform.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define ALIGNMENT 64
@@ -44,6 +46,15 @@ uint64_t bb_run_id(void)
 }
 
 uint32_t bb_core_count(void) { return 1; }
+
+double bb_thread_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void bb_cpu_name(char *out, size_t size) { snprintf(out, size, "unknown CPU"); }
 
 char *bb_full_path(const char *path)
 {

@@ -19,6 +19,9 @@ int32_t bb_nth_label(const bb_info *info, uint32_t i);
 /* Internal observer by value id; bb_tap is its public form by module path, and replaces it. */
 void bb_session_observe(bb_session *s, bb_observe_fn fn, void *user);
 
+/* The op that bb_step ran last, for tools that time one after the other. */
+uint32_t bb_session_ran(const bb_session *s);
+
 /* For tools that compare runs: picture 0's x of the current step (writable between steps) and the guided model output
  * of the last step. n: values. */
 float *bb_session_x(bb_session *s, size_t *n);

@@ -24,6 +24,7 @@ struct bb_session {
     uint64_t *seed;          /* [batch] */
     enum state state;
     uint32_t step, pass, op; /* pass 0: ops below sample rate; 1: the others */
+    uint32_t ran;            /* the last op that did */
     bool labels_new;         /* bb_condition has changed something since the last bb_begin */
     bool prompt_made, schedule_made; /* values of prompt rate; of step rate, all evaluations */
     uint64_t workspace_bytes;
@@ -253,6 +254,7 @@ bb_status bb_step(bb_session *s, uint32_t max_ops)
             if (!is_due(s)) continue;
             if (max_ops && done == max_ops) return BB_AGAIN;
             bb_run_op(&s->run, s->op);
+            s->ran = s->op;
             done++;
         }
     s->pass = 0;
@@ -355,3 +357,5 @@ const float *bb_session_prediction(const bb_session *s, size_t *n)
     *n = s->out_size;
     return s->guided;
 }
+
+uint32_t bb_session_ran(const bb_session *s) { return s->ran; }

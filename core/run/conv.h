@@ -40,6 +40,10 @@ BB_INLINE size_t bb_conv_row_bytes(uint32_t taps)
 void bb_conv_f32(bb_run *run, uint32_t op);
 void bb_conv_quantized(bb_run *run, uint32_t op, const bb_layer *layer);
 
+/* The dot way of a layer's width class number `which`, and the shape (of its first segment) that it was chosen for. */
+const bb_dot *bb_conv_quantized_way(const bb_kernels *kernels, const bb_op *op, const bb_layer *layer, uint32_t which,
+                                    bb_dot_shape *shape);
+
 /* Scratch that the two need, for the plan. */
 size_t bb_conv_f32_thread_bytes(const bb_weight *w, uint32_t taps, uint32_t c);
 size_t bb_conv_quantized_thread_bytes(const bb_kernels *kernels, const bb_op *op, const bb_layer *layer);

@@ -23,17 +23,23 @@ typedef struct qconv {
     uint32_t groups, parts;
 } qconv;
 
+const bb_dot *bb_conv_quantized_way(const bb_kernels *k, const bb_op *op, const bb_layer *l, uint32_t which,
+                                    bb_dot_shape *shape)
+{
+    const bb_quantizer_rec *q = l->quantizer->rec;
+    const uint32_t stride = op->kind == BB_OP_CONV2D ? op->conv.stride : 1, planes = l->rec->class_planes[which];
+    *shape = (bb_dot_shape){.taps = l->rec->taps, .channels = bb_align_up(q->seg_channels[0], BB_K_BLOCK),
+                            .levels = (1u << q->bits) - 1, .planes = planes,
+                            .spread = planes == BB_PLANES ? 255 : 127, .uniform = !l->multiplier};
+    if (shape->uniform) shape->spread = (1u << planes) - 1;
+    return k->dots[bb_dot_choose(k, shape, (float)l->rec->outputs * (float)l->rec->taps / (float)(stride * stride))];
+}
+
 static tile_class plan_class(const bb_kernels *k, const bb_op *op, const bb_layer *l, uint32_t i)
 {
     const bb_quantizer_rec *q = l->quantizer->rec;
-    const uint32_t stride = op->kind == BB_OP_CONV2D ? op->conv.stride : 1, planes = l->rec->class_planes[i];
-    tile_class c = {.tiles = (l->rec->class_rows[i] + BB_TILE - 1) / BB_TILE,
-                    .shape = {.taps = l->rec->taps, .levels = (1u << q->bits) - 1, .planes = planes,
-                              .spread = planes == BB_PLANES ? 255 : 127, .uniform = !l->multiplier}};
-    if (c.shape.uniform) c.shape.spread = (1u << planes) - 1;
-    c.shape.channels = bb_align_up(q->seg_channels[0], BB_K_BLOCK);
-    c.way = k->dots[bb_dot_choose(k, &c.shape, (float)l->rec->outputs * (float)l->rec->taps /
-                                                   (float)(stride * stride))];
+    tile_class c = {.tiles = (l->rec->class_rows[i] + BB_TILE - 1) / BB_TILE};
+    c.way = bb_conv_quantized_way(k, op, l, i, &c.shape);
     for (uint32_t g = 0; g < q->segments; g++) {
         bb_dot_shape shape = c.shape;
         shape.channels = bb_align_up(q->seg_channels[g], BB_K_BLOCK);
