@@ -24,21 +24,21 @@ static int32_t quantize_channels(const bb_quantize_args *a, uint8_t *code, const
     for (size_t first = 0; first < n; first += RUN) {
         const size_t run = n - first < RUN ? n - first : RUN;
         const float *in = x + first, *m = a->m + first;
-        float y[RUN];
+        float y[RUN], e[RUN];
         if (a->mean) {
             normalize(y, in, a->mean + first, a->rstd + first, a->scale + first, a->shift + first, run);
             in = y;
         }
-        if (a->silu) {
-            silu_run(y, in, run);
-            in = y;
-        }
+        if (a->silu) silu_split(e, in, run);
         for (size_t c = 0; c < run; c += BB_TILE) {
             vi codes[VECTORS];
             _Pragma("GCC unroll 4") for (size_t i = 0; i < VECTORS; i++) {
-                const vf v = load(in + c + i * BB_LANES) * load(m + c + i * BB_LANES);
+                const size_t at = c + i * BB_LANES;
+                vf v = load(in + at);
+                if (a->silu) v = silu_join(v, load(e + at));
+                v = lesser(greater(v * load(m + at), low), high);
                 /* v + 1.5·2^23 has round(v) in its low mantissa bits: bb_round_even as an integer */
-                codes[i] = (vi)(lesser(greater(v, low), high) + 12582912.0f) + (zero - 0x4b400000);
+                codes[i] = (vi)(v + 12582912.0f) + (zero - 0x4b400000);
                 sum = sum + codes[i];
             }
             store_codes(code + first + c, codes);
@@ -249,7 +249,9 @@ void BB_FN(silu)(float *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i += RUN) {
         const size_t left = n - i < RUN ? n - i : RUN, whole = left / BB_LANES * BB_LANES;
-        silu_run(y + i, x + i, whole);
+        float e[RUN];
+        silu_split(e, x + i, whole);
+        for (size_t k = 0; k < whole; k += BB_LANES) store(y + i + k, silu_join(load(x + i + k), load(e + k)));
         for (size_t k = i + whole; k < i + left; k++) y[k] = x[k] / (1.0f + bb_expf(-x[k]));
     }
 }

@@ -96,9 +96,10 @@ static void attention_tile(attention_state *t, const bb_attention_args *a, size_
             c += COLUMNS * BB_LANES;
             continue;
         }
-        for (size_t i = 0; left < BB_LANES && i < keys; i++)
+        const bool whole = left >= BB_LANES;
+        for (size_t i = 0; !whole && i < keys; i++)
             memcpy(t->rest + i * BB_LANES, v + i * a->kv_stride + c, left * sizeof *v);
-        weigh(t, t->o + c, left < BB_LANES ? t->rest : v + c, left < BB_LANES ? BB_LANES : a->kv_stride, keys, queries, 1);
+        weigh(t, t->o + c, whole ? v + c : t->rest, whole ? a->kv_stride : BB_LANES, keys, queries, 1);
         c += BB_LANES;
     }
 }
@@ -114,17 +115,20 @@ static void attention_block(const bb_attention_args *a, size_t first, size_t n)
     t.rest = t.s + BB_ATTENTION_KEYS * BB_TILE;
     memset(t.o, 0, BB_TILE * t.o_stride * sizeof *t.o);
     memset(t.rest, 0, BB_ATTENTION_KEYS * BB_LANES * sizeof *t.rest);
-    for (size_t c = 0; c < d; c++)
-        for (size_t i = 0; i < BB_TILE; i++) q[c * BB_TILE + i] = i < n ? a->q[(first + i) * a->q_stride + c] : 0;
+    if (n < BB_TILE) memset(q, 0, d * BB_TILE * sizeof *q);
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; c < d; c++) q[c * BB_TILE + i] = a->q[(first + i) * a->q_stride + c];
     for (size_t v = 0; v < VECTORS; v++) t.max[v] = splat(BB_ATTENTION_LOWEST);
     for (size_t key = 0; key < a->keys; key += BB_ATTENTION_KEYS) {
         const size_t left = a->keys - key;
         attention_tile(&t, a, key, left < BB_ATTENTION_KEYS ? left : BB_ATTENTION_KEYS, n);
     }
     for (size_t v = 0; v < VECTORS; v++) store(t.r + v * BB_LANES, t.sum[v]);
-    for (size_t i = 0; i < n; i++)
-        for (size_t c = 0; c < d; c++)
-            a->o[(first + i) * a->o_stride + c] = t.o[i * t.o_stride + c] / t.r[i];
+    for (size_t i = 0; i < n; i++) {
+        float *o = t.o + i * t.o_stride;
+        for (size_t c = 0; c < d; c += BB_LANES) store(o + c, load(o + c) / t.r[i]);
+        memcpy(a->o + (first + i) * a->o_stride, o, d * sizeof *o);
+    }
 }
 
 void BB_FN(attention)(const bb_attention_args *a)

@@ -5,14 +5,17 @@
 #include "base/mathf.h"
 #include "kernels/vec_types.h"
 
-/* e^c = p·2^n in two halves, for clamped c: r, of which p is a polynomial, with *power = 2^(n + bias); and their
+/* e^±c = p·2^n in two halves, for clamped c: r, of which p is a polynomial, with *power = 2^(n + bias); and their
  * product. The halves are apart because each is one long chain of dependent operations: a loop over one half keeps more
- * of them under way than a CPU finds by itself in a loop over both. */
-BB_INLINE vf exp_reduce(vf c, int32_t bias, vf *power)
+ * of them under way than a CPU finds by itself in a loop over both. `minus` is a constant at every call; moving a sign
+ * changes no rounding. */
+BB_INLINE vf exp_reduce(vf c, const bool minus, int32_t bias, vf *power)
 {
-    const vf magic = splat(12582912.0f), shifted = c * BB_EXP_LOG2E + magic, n = shifted - magic;
+    const vf magic = splat(12582912.0f);
+    const vf shifted = c * (minus ? -BB_EXP_LOG2E : BB_EXP_LOG2E) + magic, n = shifted - magic;
+    const vf r = minus ? n * -BB_EXP_LN2_HIGH - c : c - n * BB_EXP_LN2_HIGH;
     *power = (vf)(((vi)shifted << 23) + ((127 + bias) << 23)); /* n is in the low mantissa bits */
-    return (c - n * BB_EXP_LN2_HIGH) - n * BB_EXP_LN2_LOW;
+    return r - n * BB_EXP_LN2_LOW;
 }
 
 BB_INLINE vf exp_join(vf r, vf power)
@@ -31,7 +34,7 @@ BB_INLINE vf exp_join(vf r, vf power)
  * greater's second operand and spoils r by itself. */
 BB_INLINE vf exp_split(vf x, vf *power)
 {
-    const vf low = splat(BB_EXP_LOW), r = exp_reduce(greater(low, x), 0, power);
+    const vf low = splat(BB_EXP_LOW), r = exp_reduce(greater(low, x), false, 0, power);
     *power = (vf)(~(vi)(x < low) & (vi)*power);
     return r;
 }
@@ -44,20 +47,22 @@ BB_INLINE vf exp_v(vf x)
 
 #define RUN 64 /* floats that go through a function half by half */
 
-/* y = x / (1 + bb_expf(−x)) for n ≤ RUN floats, whole vectors; y may be x. n may be 128 here, so the power is half as
- * large, and e doubled. What that makes of the smallest powers does not matter, as 1 + e is 1 there; at the upper clamp
- * e is infinite. */
-static void silu_run(float *y, const float *x, size_t n)
+/* x / (1 + bb_expf(−x)) is silu_join(x, e) with the e that silu_split gives for n ≤ RUN floats, whole vectors: half of
+ * exp(−x), as n may be 128 here. What that makes of the smallest powers does not matter, as 1 + e is 1 there; at the
+ * upper clamp e is infinite. */
+static void silu_split(float *e, const float *x, size_t n)
 {
-    float r[RUN], power[RUN];
+    float power[RUN];
     for (size_t i = 0; i < n; i += BB_LANES) {
+        const vf c = lesser(splat(-(BB_EXP_LOW)), greater(splat(-BB_EXP_HIGH), load(x + i)));
         vf half;
-        store(r + i, exp_reduce(greater(splat(BB_EXP_LOW), lesser(splat(BB_EXP_HIGH), -load(x + i))), -1, &half));
+        store(e + i, exp_reduce(c, true, -1, &half));
         store(power + i, half);
     }
-    for (size_t i = 0; i < n; i += BB_LANES) store(r + i, exp_join(load(r + i), load(power + i)));
-    for (size_t i = 0; i < n; i += BB_LANES) store(y + i, load(x + i) / (1.0f + (load(r + i) + load(r + i))));
+    for (size_t i = 0; i < n; i += BB_LANES) store(e + i, exp_join(load(e + i), load(power + i)));
 }
+
+BB_INLINE vf silu_join(vf x, vf e) { return x / (1.0f + (e + e)); }
 
 /* bb_geluf and bb_mishf, step by step. */
 BB_INLINE vf gelu_v(vf x)
