@@ -158,7 +158,7 @@ static void pair_run(const bb_dot_args *a)
 }
 
 const bb_dot bb_dot_wasm_simd128_pair = {.name = "wasm_simd128_pair", .rows = BB_ROWS_WIDE, .sums = true,
-                                         .cost = 0.52f, .fits = pair_fits, .panel_bytes = pair_bytes,
+                                         .cost = 0.5f, .fits = pair_fits, .panel_bytes = pair_bytes,
                                          .pack = pair_pack, .run = pair_run};
 const bb_dot bb_dot_wasm_simd128_pair_short = {.name = "wasm_simd128_pair_short", .rows = BB_ROWS_WIDE, .sums = true,
                                                .cost = 0.7f, .fits = pair_short_fits, .panel_bytes = pair_bytes,

@@ -17,5 +17,7 @@ BB_INLINE void store_codes(uint8_t *code, const vi n[VECTORS])
 
 #include "kernels/vec.h"
 
-extern const bb_dot bb_dot_wasm_simd128, bb_dot_wasm_simd128_pair, bb_dot_wasm_simd128_pair_short;
-BB_SET(BB_CPU_WASM_SIMD128, &bb_dot_wasm_simd128_pair, &bb_dot_wasm_simd128_pair_short, &bb_dot_wasm_simd128);
+extern const bb_dot bb_dot_wasm_simd128_table, bb_dot_wasm_simd128_pair, bb_dot_wasm_simd128_pair_short;
+extern const bb_dot bb_dot_wasm_simd128;
+BB_SET(BB_CPU_WASM_SIMD128, &bb_dot_wasm_simd128_table, &bb_dot_wasm_simd128_pair, &bb_dot_wasm_simd128_pair_short,
+       &bb_dot_wasm_simd128);
