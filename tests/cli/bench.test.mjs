@@ -60,9 +60,13 @@ test('a model: each op with kind, shape and time, and their sums', () => {
     assert.equal(ops.length, count);
     assert.deepEqual(ops.map(op => op.op), ops.map((_, i) => i));
     assert.equal(ops.filter(op => op.way).length, layers.length, 'layers that name a way');
-    for (const op of ops) positive(op.ms, op.path);
+    for (const op of ops.filter(op => op.runs !== 'in another')) positive(op.ms, op.path);
+    for (const op of ops.filter(op => op.runs === 'in another')) {
+      assert.match(ops[op.in].kind, /^(conv2d|linear)/, `${op.path} is done in ${ops[op.in].path}`);
+      assert.equal(ops[op.in].runs, 'each step');
+    }
     // the products of all ops are those that the session counts, but for what is made once
-    const each = ops.filter(op => op.each_step), sum = (list, key) => list.reduce((s, x) => s + x[key], 0);
+    const each = ops.filter(op => op.runs === 'each step'), sum = (list, key) => list.reduce((s, x) => s + x[key], 0);
     assert.equal(sum(kinds, 'ops'), each.length);
     assert.equal(sum(kinds, 'macs'), sum(each, 'macs'));
     assert.equal(sum(ops, 'macs'), m.macs);
@@ -71,8 +75,8 @@ test('a model: each op with kind, shape and time, and their sums', () => {
       assert.ok(Math.abs(sum(list, 'ms') / m.ops_ms - 1) < 1e-3);
     }
     // time embeddings come once a schedule, convolutions at each step
-    assert.equal(ops.find(op => op.kind === 'timestep_embedding').each_step, false);
-    assert.ok(ops.filter(op => op.kind.startsWith('conv2d')).every(op => op.each_step));
+    assert.equal(ops.find(op => op.kind === 'timestep_embedding').runs, 'once');
+    assert.ok(ops.filter(op => op.kind.startsWith('conv2d')).every(op => op.runs === 'each step'));
     const products = sum(kinds.filter(k => /^(conv2d|linear)/.test(k.kind)), 'ms') / m.ops_ms;
     assert.ok(Math.abs(products - m.products_share) < 1e-3 && Math.abs(m.products_share + m.rest_share - 1) < 1e-3);
     assert.equal(m.items, options.includes('--batch') ? 4 : 1);

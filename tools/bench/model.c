@@ -12,7 +12,9 @@ enum { SAMPLES = 256, LEAST_STEPS = 3 };
 typedef struct op_time {
     uint32_t op;         /* of the graph */
     char kind[24], way[160];
-    bool product, later; /* conv or linear; runs in the second step, too, and so in all of them */
+    bool product;        /* conv or linear */
+    enum { IN_ANOTHER, ONCE, EACH_STEP } runs; /* ONCE: in the first step only */
+    uint32_t home;       /* the op that it is done in, if IN_ANOTHER */
     uint64_t macs;
     uint32_t n;
     double sample[SAMPLES], median;
@@ -105,7 +107,7 @@ static bb_status single_ops(report *r, bool measured)
         status = bb_step(r->host.session, 1);
         const double seconds = bb_timing_now(r->host.par) - start;
         op_time *t = &r->ops[bb_session_ran(r->host.session)];
-        t->later = t->later || step;
+        if (step || t->runs == IN_ANOTHER) t->runs = step ? EACH_STEP : ONCE;
         if (measured) keep(t->sample, &t->n, seconds);
     }
     return status;
@@ -147,16 +149,30 @@ static void add_kind(report *r, const op_time *t)
     r->kinds[i].macs += t->macs;
 }
 
+/* Where a fused op's time is: a sum in the layer in front of it, anything else in the next op behind it that runs. */
+static uint32_t home_of(const report *r, uint32_t i)
+{
+    const bb_graph *g = &r->host.model->pack.graph;
+    uint32_t home = i;
+    for (uint32_t k = 0; k < 2 && g->ops[i].kind == BB_OP_ADD; k++) {
+        const uint32_t maker = g->ops[i].in[k] - g->n_inputs; /* an input's wraps round to a huge number */
+        if (maker < i && r->ops[maker].runs && r->ops[maker].product && (home == i || maker > home)) home = maker;
+    }
+    for (uint32_t reader = i + 1; home == i && reader < g->n_ops; reader++)
+        for (uint32_t k = 0; k < 4; k++)
+            if (g->ops[reader].in[k] == bb_op_value(g, i)) home = r->ops[reader].runs ? reader : home_of(r, reader);
+    return home;
+}
+
 static void sum_up(report *r)
 {
     const uint32_t n_ops = r->host.model->pack.graph.n_ops;
     for (uint32_t i = 0; i < n_ops; i++) {
         op_time *t = &r->ops[i];
         t->median = bb_median(t->sample, t->n);
-        if (!t->later) {
-            r->once += t->median;
-            continue;
-        }
+        if (t->runs == IN_ANOTHER) t->home = home_of(r, i);
+        if (t->runs == ONCE) r->once += t->median;
+        if (t->runs != EACH_STEP) continue;
         r->op_sum += t->median;
         if (t->product) r->products += t->median;
         add_kind(r, t);
@@ -171,7 +187,7 @@ static void sum_up(report *r)
 static int by_median(const void *a, const void *b)
 {
     const op_time *x = a, *y = b;
-    if (x->later != y->later) return x->later ? -1 : 1;
+    if (x->runs != y->runs) return x->runs > y->runs ? -1 : 1;
     return (x->median < y->median) - (x->median > y->median);
 }
 
@@ -228,20 +244,30 @@ static void print_op(const report *r, const op_time *t, bool first)
     const bb_op *op = &g->ops[t->op];
     const bb_shape *shapes = r->host.model->scratch.shapes, x = shapes[op->in[0]], y = shapes[bb_op_value(g, t->op)];
     const char *label = op_label(r, t->op);
+    static const char *const runs[] = {"in another", "once", "each step"};
     if (r->b->json) {
         printf("%s{\"op\":%u,\"path\":", first ? "" : ",", t->op);
         bb_cli_print_json(label);
         printf(",\"kind\":\"%s\",\"shape\":[%u,%u,%u,%u],\"inputs\":%u,\"way\":\"%s\",\"macs\":%.0f,\"ms\":%.6g,"
-               "\"each_step\":%s,\"share\":%.4g}", t->kind, y.n, y.h, y.w, y.c, x.c, t->way, (double)t->macs,
-               t->median * 1e3, t->later ? "true" : "false", t->later ? t->median / r->op_sum : 0);
+               "\"runs\":\"%s\",", t->kind, y.n, y.h, y.w, y.c, x.c, t->way, (double)t->macs, t->median * 1e3,
+               runs[t->runs]);
+        if (t->runs == IN_ANOTHER) printf("\"in\":%u}", t->home);
+        else printf("\"share\":%.4g}", t->runs == EACH_STEP ? t->median / r->op_sum : 0);
         return;
     }
     char path[64], shape[48];
     snprintf(path, sizeof path, "%.*s", (int)strcspn(label, "\n"), label);
     bb_cli_plain(path);
     snprintf(shape, sizeof shape, "%ux%u %u->%u", y.w, y.h, x.c, y.c);
-    printf("%-40s %-18s %-18s %8.2f %9.4f", path, t->kind, shape, (double)t->macs * 1e-6, t->median * 1e3);
-    if (t->later) printf(" %8.1f %8.1f  %s\n", 100 * t->median / r->op_sum, rate(t->macs, t->median), t->way);
+    printf("%-40s %-18s %-18s %8.2f", path, t->kind, shape, (double)t->macs * 1e-6);
+    if (t->runs == IN_ANOTHER) {
+        snprintf(path, sizeof path, "%s", op_label(r, t->home));
+        bb_cli_plain(path);
+        printf(" in %s\n", path);
+        return;
+    }
+    printf(" %9.4f", t->median * 1e3);
+    if (t->runs == EACH_STEP) printf(" %8.1f %8.1f  %s\n", 100 * t->median / r->op_sum, rate(t->macs, t->median), t->way);
     else printf(" %8s %8.1f  %s\n", "once", rate(t->macs, t->median), t->way);
 }
 
