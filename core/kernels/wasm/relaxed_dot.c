@@ -26,7 +26,7 @@ static uint32_t groups_that_fit(const bb_panel_args *a, bool wide)
 {
     uint32_t w = wide ? a->shape->spread : 0;
     for (size_t j = 0; j < BB_TILE && !wide; j++) {
-        const int32_t low = a->low[j], high = low + (int32_t)a->shape->spread;
+        const int32_t low = a->low[j], top = low + (int32_t)a->shape->spread, high = top < 127 ? top : 127;
         if (-low > (int32_t)w) w = (uint32_t)-low;
         if (high > (int32_t)w) w = (uint32_t)high;
     }
@@ -136,9 +136,9 @@ BB_INLINE void run(const bb_dot_args *a, const bool wide)
 static void run_narrow(const bb_dot_args *a) { run(a, false); }
 static void run_wide(const bb_dot_args *a) { run(a, true); }
 
-const bb_dot bb_dot_wasm_relaxed = {.name = "wasm_relaxed_dot", .rows = BB_ROWS_CODES, .cost = 0.55f,
+const bb_dot bb_dot_wasm_relaxed = {.name = "wasm_relaxed_dot", .rows = BB_ROWS_CODES, .cost = 0.58f,
                                     .fits = fits_narrow, .panel_bytes = panel_bytes, .pack = pack_narrow,
                                     .run = run_narrow};
 const bb_dot bb_dot_wasm_relaxed_wide = {.name = "wasm_relaxed_wide", .rows = BB_ROWS_CODES, .sums = true,
-                                         .cost = 0.6f, .fits = fits_wide, .panel_bytes = panel_bytes,
+                                         .cost = 0.92f, .fits = fits_wide, .panel_bytes = panel_bytes,
                                          .pack = pack_wide, .run = run_wide};
