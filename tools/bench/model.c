@@ -267,7 +267,8 @@ static void print_op(const report *r, const op_time *t, bool first)
         return;
     }
     printf(" %9.4f", t->median * 1e3);
-    if (t->runs == EACH_STEP) printf(" %8.1f %8.1f  %s\n", 100 * t->median / r->op_sum, rate(t->macs, t->median), t->way);
+    if (t->runs == EACH_STEP)
+        printf(" %8.1f %8.1f  %s\n", 100 * t->median / r->op_sum, rate(t->macs, t->median), t->way);
     else printf(" %8s %8.1f  %s\n", "once", rate(t->macs, t->median), t->way);
 }
 
