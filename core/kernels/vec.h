@@ -112,6 +112,7 @@ void BB_FN(conv_tile_f32)(const bb_conv_f32_args *a)
     }
 }
 
+#ifndef BB_TABLES_APART /* else a file of its own has them */
 void BB_FN(tables)(const bb_tables_args *a)
 {
     for (size_t p = 0; p < a->pixels; p++) {
@@ -125,6 +126,7 @@ void BB_FN(tables)(const bb_tables_args *a)
         }
     }
 }
+#endif
 
 void BB_FN(widen)(uint16_t *y, const uint8_t *x, size_t n)
 {

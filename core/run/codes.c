@@ -8,7 +8,8 @@ bb_codes bb_codes_layout(const bb_quantizer *q, size_t pixels, uint32_t forms)
     size_t at = bb_align_up(q->channels * sizeof(float), BB_ALIGNMENT);
     for (uint32_t f = 0; f < BB_ROWS_FORMS; f++) {
         if (!(l.forms >> f & 1)) continue;
-        l.stride[f] = bb_align_up(bb_row_bytes((bb_rows)f, q->padded) + BB_MAX_SEGMENTS * sizeof(int32_t), 16);
+        const size_t bytes = bb_row_bytes((bb_rows)f, q->padded) + BB_MAX_SEGMENTS * sizeof(int32_t);
+        l.stride[f] = bb_align_up(bytes, f == BB_ROWS_CODES ? 16 : 64); /* tables: a cache line each 16 channels */
         l.pad[f] = at;
         l.rows[f] = at + bb_align_up(l.stride[f], BB_ALIGNMENT);
         at = l.rows[f] + bb_align_up(pixels * l.stride[f], BB_ALIGNMENT);

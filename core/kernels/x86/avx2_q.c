@@ -43,6 +43,29 @@ void BB_FN(expand_tile)(const bb_expand_args *a)
     }
 }
 
+/* Entry i of a table has code b if bit b of i is set: four shuffles that are zero elsewhere, of two tables. */
+void BB_FN(tables)(const bb_tables_args *a)
+{
+    const __m256i bias = _mm256_set1_epi8(a->bias);
+    __m256i pick[4];
+    for (size_t b = 0; b < 4; b++) {
+        uint8_t index[32];
+        for (size_t i = 0; i < 32; i++) index[i] = i >> b & 1 ? (uint8_t)(i / 16 * 4 + b) : 0x80;
+        pick[b] = _mm256_loadu_si256((const __m256i *)index);
+    }
+    for (size_t p = 0; p < a->pixels; p++) {
+        const uint8_t *code = a->a + p * a->a_stride;
+        uint8_t *t = a->t + p * a->t_stride;
+        for (size_t c = 0; c < a->channels; c += 8, t += 32) {
+            const __m256i x = _mm256_set1_epi64x(*(const unaligned_i64 *)(code + c));
+            __m256i sum = bias;
+            _Pragma("GCC unroll 4") for (size_t b = 0; b < 4; b++)
+                sum = _mm256_add_epi8(sum, _mm256_shuffle_epi8(x, pick[b]));
+            _mm256_storeu_si256((__m256i *)t, sum);
+        }
+    }
+}
+
 BB_INLINE __m256i load_pairs(const int8_t *w)
 {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));

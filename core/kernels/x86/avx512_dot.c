@@ -4,7 +4,7 @@
 
 #include "kernels/kernels.h"
 
-extern const bb_dot bb_dot_x86_vnni;
+extern const bb_dot bb_dot_x86_avx512_vnni;
 
 enum { BLOCK = 16, VECTORS = 4 }; /* channels of one output in a 128-bit lane; vectors for all outputs */
 
@@ -90,7 +90,8 @@ BB_INLINE void dot_pixels(const bb_dot_args *a, size_t first, const size_t n)
         for (; c < whole; c += BLOCK) DOT_BLOCK(_mm_loadu_si128);
         if (c < a->shape->channels) DOT_BLOCK(_mm_loadl_epi64);
     }
-    for (size_t i = 0; i < n; i++) _mm512_storeu_si512(a->acc + (first + i) * BB_TILE, add_across(sum[i]));
+    _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++)
+        _mm512_storeu_si512(a->acc + (first + i) * BB_TILE, add_across(sum[i]));
 }
 
 static void run(const bb_dot_args *a)
@@ -101,5 +102,5 @@ static void run(const bb_dot_args *a)
     if (a->pixels > 4) dot_pixels(a, 4, 4);
 }
 
-const bb_dot bb_dot_x86_vnni = {.name = "x86_vnni", .rows = BB_ROWS_CODES, .cost = 0.3f, .fits = fits,
+const bb_dot bb_dot_x86_avx512_vnni = {.name = "x86_avx512_vnni", .rows = BB_ROWS_CODES, .cost = 0.3f, .fits = fits,
                                 .panel_bytes = panel_bytes, .pack = pack, .run = run};

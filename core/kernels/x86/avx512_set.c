@@ -2,7 +2,8 @@
 #define BB_ISA x86_avx512
 #include "kernels/set.h"
 
-extern const bb_dot bb_dot_x86_vnni;
+extern const bb_dot bb_dot_x86_avx512_table2, bb_dot_x86_avx512_table, bb_dot_x86_avx512_vnni;
 
-const bb_kernels bb_kernels_x86_avx512 = {.isa = BB_SET_TEXT(BB_ISA), .needs = BB_CPU_AVX512, BB_VEC_OPS,
-                                          .dots = {&bb_dot_x86_vnni}};
+const bb_kernels bb_kernels_x86_avx512 = {
+    .isa = BB_SET_TEXT(BB_ISA), .needs = BB_CPU_AVX512, BB_VEC_OPS,
+    .dots = {&bb_dot_x86_avx512_table2, &bb_dot_x86_avx512_table, &bb_dot_x86_avx512_vnni}};
