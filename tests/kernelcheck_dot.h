@@ -135,6 +135,7 @@ static inline void kc_run(kc *k, uint64_t seed, uint32_t rounds)
     kc_f16(k, 65536);
     kc_activation_sweep(k);
     for (int i = 0; i < 8; i++) kc_dot(k, 9, 7280); /* K = 65,520: sums next to ±2^31 */
+    for (int i = 0; i < 8; i++) kc_dot(k, 9, 4368); /* one tap of 4-bit codes sums to 65,520 */
     for (uint32_t round = 0; round < rounds; round++) {
         const int temper = (int)(round % 3);
         k->random = k->seed = seed + round;

@@ -1,11 +1,11 @@
 /* Quantized convolution and linear: the integer contract of core/FORMAT.md §6–7, walked over the kernels.
  *
- * Work is cut into groups of tiles, whose panels a thread makes once, by parts of the output pixels. A group's panels
- * stay in the nearest cache while pixels stream by, and a pixel's rows serve all tiles of the group. */
+ * Work is cut into groups of tiles, whose panels a thread makes once, by parts of the output pixels. A run of pixels is
+ * gathered once for all tiles of the group. */
 #include "run/codes.h"
 
 #define GROUP_TILES 8u      /* at most */
-#define GROUP_BYTES 24576u  /* of panels: leaves room for rows in a cache of 32 KB */
+#define GROUP_BYTES 81920u  /* of panels: they stream from the second cache, rows stay in the first */
 
 /* A width class as the walker sees it. */
 typedef struct tile_class {

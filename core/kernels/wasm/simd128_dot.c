@@ -3,8 +3,9 @@
  *   pair    two outputs a lane, u and v of few bits: P = u + 2^s·v, Σ P·a = Σ u·a + 2^s·Σ v·a. While Σ u·a < 2^s the
  *           low s bits are the first sum and the rest is the second. With b bits of spread
  *               s = 16 − b,  u = w − low ≥ 0,  v = w − low − 2^(b−1),
- *           so that P fits int16; at most (2^s − 1)/(levels·spread) channels go between two readings, and then
- *           |Σ P·a| < 2^s + 2^15·levels·channels < 2^31. */
+ *           so that P fits int16. The low bits are taken out before they overflow, after at most
+ *           (2^s − 1)/(levels·spread) channels; what is above them, |2^s·Σ v·a| ≤ 2^15·levels·channels < 2^31, after
+ *           at most 65535/levels. */
 #include <wasm_simd128.h>
 
 #include "kernels/kernels.h"
@@ -27,6 +28,8 @@ BB_INLINE const int16_t *accumulate(v128_t sum[4][2], const uint8_t *x[4], const
     }
     return w;
 }
+
+BB_INLINE void add_to(int32_t *acc, v128_t sum) { wasm_v128_store(acc, wasm_i32x4_add(wasm_v128_load(acc), sum)); }
 
 /* Panel: int16 [2][taps][channels/2][8][2]. */
 static size_t plain_bytes(const bb_dot_shape *s) { return 2 * bb_expanded_bytes(s); }
@@ -77,8 +80,9 @@ const bb_dot bb_dot_wasm_simd128 = {.name = "wasm_simd128", .rows = BB_ROWS_WIDE
  * 8v .. 8v + 3 in the low bits and 8v + 4 .. 8v + 7 above. */
 typedef struct pair_head {
     int32_t base[BB_TILE];
-    uint32_t shift, blocks; /* s; of eight channels between two readings */
-    uint32_t unused[14];
+    uint32_t shift;        /* s */
+    uint32_t blocks, taps; /* blocks of eight channels until the low bits are taken, taps until the rest is */
+    uint32_t unused[13];
 } pair_head;
 
 static uint32_t spread_bits(const bb_dot_shape *s) { return s->spread < 2 ? 1 : 32 - (uint32_t)__builtin_clz(s->spread); }
@@ -86,6 +90,7 @@ static uint32_t spread_bits(const bb_dot_shape *s) { return s->spread < 2 ? 1 : 
 static uint32_t pair_blocks(const bb_dot_shape *s)
 {
     const uint32_t product = s->levels * (s->spread ? s->spread : 1);
+    if (s->levels * s->channels > 65535) return 0;
     return ((1u << (16 - spread_bits(s))) - 1) / product / 8;
 }
 
@@ -108,6 +113,7 @@ static void pair_pack(const bb_panel_args *a)
     }
     head->shift = shift;
     head->blocks = pair_blocks(a->shape);
+    head->taps = 65535 / (a->shape->levels * (uint32_t)a->shape->channels);
     for (size_t i = 0; i < bb_expanded_bytes(a->shape); i += BB_TILE, w += BB_TILE) {
         const int16_t *base = less + i % (2 * BB_TILE);
         const v128_t low = wasm_i16x8_sub(wasm_i16x8_load8x8(w), wasm_v128_load(base));
@@ -124,32 +130,38 @@ static void pair_pixels(const bb_dot_args *a, size_t first)
     const v128_t mask = wasm_i32x4_splat((1 << head->shift) - 1);
     int32_t *acc = a->acc + first * BB_TILE;
     v128_t sum[4][2] = {{{0}}};
-    size_t free = head->blocks;
-    for (size_t i = 0; i < 4; i++)
-        for (size_t j = 0; j < BB_TILE; j += 4)
-            wasm_v128_store(acc + i * BB_TILE + j, wasm_i32x4_mul(wasm_v128_load(head->base + j),
-                                                                  wasm_i32x4_splat(a->sums[first + i])));
+    size_t blocks = head->blocks, taps = head->taps;
+    for (size_t i = 0; i < 4 * BB_TILE; i += 4)
+        wasm_v128_store(acc + i, wasm_i32x4_mul(wasm_v128_load(head->base + i % BB_TILE),
+                                                wasm_i32x4_splat(a->sums[first + i / BB_TILE])));
     for (size_t tap = 0; tap < a->shape->taps; tap++) {
         const uint8_t *x[4];
         _Pragma("GCC unroll 4") for (size_t i = 0; i < 4; i++)
             x[i] = a->rows[tap * BB_TILE_PIXELS + first + i] + a->first;
         for (size_t left = a->shape->channels / 8; left;) {
-            const size_t run = left < free ? left : free;
+            const size_t run = left < blocks ? left : blocks;
             w = accumulate(sum, x, w, run);
             left -= run;
-            free -= run;
-            if (free && (left || tap + 1 < a->shape->taps)) continue;
+            blocks -= run;
+            if (blocks) continue;
+            blocks = head->blocks;
             _Pragma("GCC unroll 4") for (size_t i = 0; i < 4; i++)
                 _Pragma("GCC unroll 2") for (size_t v = 0; v < 2; v++) {
-                    int32_t *at = acc + i * BB_TILE + 8 * v;
-                    wasm_v128_store(at, wasm_i32x4_add(wasm_v128_load(at), wasm_v128_and(sum[i][v], mask)));
-                    wasm_v128_store(at + 4, wasm_i32x4_add(wasm_v128_load(at + 4),
-                                                           wasm_i32x4_shr(sum[i][v], head->shift)));
-                    sum[i][v] = wasm_i32x4_const_splat(0);
+                    const v128_t low = wasm_v128_and(sum[i][v], mask);
+                    add_to(acc + i * BB_TILE + 8 * v, low);
+                    sum[i][v] = wasm_v128_xor(sum[i][v], low);
                 }
-            free = head->blocks;
         }
+        if (--taps && tap + 1 < a->shape->taps) continue;
+        taps = head->taps;
+        _Pragma("GCC unroll 4") for (size_t i = 0; i < 4; i++)
+            _Pragma("GCC unroll 2") for (size_t v = 0; v < 2; v++) {
+                add_to(acc + i * BB_TILE + 8 * v + 4, wasm_i32x4_shr(sum[i][v], head->shift));
+                sum[i][v] = wasm_v128_and(sum[i][v], mask);
+            }
     }
+    _Pragma("GCC unroll 4") for (size_t i = 0; i < 4; i++)
+        _Pragma("GCC unroll 2") for (size_t v = 0; v < 2; v++) add_to(acc + i * BB_TILE + 8 * v, sum[i][v]);
 }
 
 static void pair_run(const bb_dot_args *a)
@@ -158,8 +170,8 @@ static void pair_run(const bb_dot_args *a)
 }
 
 const bb_dot bb_dot_wasm_simd128_pair = {.name = "wasm_simd128_pair", .rows = BB_ROWS_WIDE, .sums = true,
-                                         .cost = 0.5f, .fits = pair_fits, .panel_bytes = pair_bytes,
+                                         .cost = 0.54f, .fits = pair_fits, .panel_bytes = pair_bytes,
                                          .pack = pair_pack, .run = pair_run};
 const bb_dot bb_dot_wasm_simd128_pair_short = {.name = "wasm_simd128_pair_short", .rows = BB_ROWS_WIDE, .sums = true,
-                                               .cost = 0.7f, .fits = pair_short_fits, .panel_bytes = pair_bytes,
+                                               .cost = 0.68f, .fits = pair_short_fits, .panel_bytes = pair_bytes,
                                                .pack = pair_pack, .run = pair_run};

@@ -118,5 +118,5 @@ static void run(const bb_dot_args *a)
 }
 
 const bb_dot bb_dot_wasm_simd128_table = {.name = "wasm_simd128_table", .rows = BB_ROWS_TABLES, .sums = true,
-                                          .per_plane = true, .cost = 0.29f, .fits = fits, .panel_bytes = panel_bytes,
+                                          .per_plane = true, .cost = 0.33f, .fits = fits, .panel_bytes = panel_bytes,
                                           .pack = pack, .run = run};
