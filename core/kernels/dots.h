@@ -81,7 +81,7 @@ void bb_expand_panel(const bb_panel_args *a);
 
 /* Making another form of one channel of one pixel costs as much as this many multiply-adds of cost 1; so a layer with
  * few outputs takes a way that reads codes. Measured, not exact: it decides only speed. */
-#define BB_DOT_TABLE_COST 24.0f
+#define BB_DOT_TABLE_COST 8.0f
 #define BB_DOT_WIDE_COST 1.5f
 
 /* Index into kernels->dots of the way that fits with the least time for a tile whose channels each serve `reuse`

@@ -19,8 +19,7 @@ extern const bb_kernels BB_SET_JOIN(bb_kernels_, BB_ISA);
 
 /* What vec.h defines, for a table. */
 #define BB_VEC_OPS                                                                                     \
-    .quantize = BB_FN(quantize), .tables = BB_FN(tables), .widen = BB_FN(widen),                       \
-    .conv_tile_f32 = BB_FN(conv_tile_f32),                                                             \
+    .quantize = BB_FN(quantize), .widen = BB_FN(widen), .conv_tile_f32 = BB_FN(conv_tile_f32),         \
     .f16_to_f32 = BB_FN(f16_to_f32), .norm_stats = BB_FN(norm_stats), .group_norm = BB_FN(group_norm), \
     .attention = BB_FN(attention), .avg_pool2d = BB_FN(avg_pool2d), .silu = BB_FN(silu),               \
     .gelu = BB_FN(gelu), .mish = BB_FN(mish), .add = BB_FN(add), .add_channels = BB_FN(add_channels),  \
@@ -30,6 +29,6 @@ extern const bb_kernels BB_SET_JOIN(bb_kernels_, BB_ISA);
 #define BB_SET(cpu_bits, ...)                                                                          \
     const bb_kernels BB_SET_JOIN(bb_kernels_, BB_ISA) = {                                              \
         .isa = BB_SET_TEXT(BB_ISA), .needs = (cpu_bits), .dots = {__VA_ARGS__}, BB_VEC_OPS,            \
-        .expand_tile = BB_FN(expand_tile), .dequantize_tile = BB_FN(dequantize_tile)}
+        .tables = BB_FN(tables), .expand_tile = BB_FN(expand_tile), .dequantize_tile = BB_FN(dequantize_tile)}
 
 #endif

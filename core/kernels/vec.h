@@ -112,22 +112,6 @@ void BB_FN(conv_tile_f32)(const bb_conv_f32_args *a)
     }
 }
 
-#ifndef BB_TABLES_APART /* else a file of its own has them */
-void BB_FN(tables)(const bb_tables_args *a)
-{
-    for (size_t p = 0; p < a->pixels; p++) {
-        const uint8_t *code = a->a + p * a->a_stride;
-        uint8_t *t = a->t + p * a->t_stride;
-        for (size_t c = 0; c < a->channels; c += 4, t += 16) {
-            const uint8_t none = (uint8_t)a->bias;
-            t[0] = none;
-            for (size_t b = 0; b < 4; b++)
-                for (size_t i = 0; i < (size_t)1 << b; i++) t[(1u << b) + i] = (uint8_t)(t[i] + code[c + b]);
-        }
-    }
-}
-#endif
-
 void BB_FN(widen)(uint16_t *y, const uint8_t *x, size_t n)
 {
     typedef uint8_t v8_bytes __attribute__((vector_size(8), aligned(1), may_alias));

@@ -3,7 +3,6 @@
 
 #define BB_ISA x86_avx2
 #define BB_LANES 8
-#define BB_TABLES_APART
 #include "kernels/vec_types.h"
 
 BB_INLINE vf lesser(vf a, vf b) { return _mm256_min_ps(a, b); }

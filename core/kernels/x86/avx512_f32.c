@@ -3,7 +3,6 @@
 
 #define BB_ISA x86_avx512
 #define BB_LANES 16
-#define BB_TABLES_APART
 #include "kernels/vec_types.h"
 
 BB_INLINE vf lesser(vf a, vf b) { return _mm512_min_ps(a, b); }
