@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { build, models } from '../js/common.mjs';
+import { runTool } from '../../tools/peers/wasi.mjs';
 import { beside } from './common.mjs';
 
 const module = beside('wasi/bitbrush.wasm');
@@ -49,6 +50,21 @@ test('generate: the same PNG files', () => {
     assert.equal(b.threads, 1);
     assert.equal(b.rgba_fnv1a64, a.rgba_fnv1a64);
   }
+});
+
+test("the page's own WASI: the same as node:wasi gives", async () => {
+  const { path } = models.find(m => m.name === 'tiny'), compiled = await WebAssembly.compile(readFileSync(module));
+  const page = (...args) => runTool(compiled, ['bitbrush', ...args], { 'tiny.safetensors': readFileSync(path) });
+  for (const words of ['info tiny.safetensors', 'info absent', 'info .', 'bench --bogus', '--help']) {
+    const args = words.split(' ');
+    assert.deepEqual(await page(...args), wasi(args), words);
+  }
+  const { code, out, err } = await page('bench', 'tiny.safetensors', '--seconds', '0', '--quiet', '--json');
+  assert.deepEqual([code, err], [0, '']);
+  const { machine, model } = JSON.parse(out);
+  assert.deepEqual([machine.kernels, machine.threads], ['wasm_simd128', 1]);
+  assert.ok(model.step_ms > 0 && model.ops.some(op => op.way.startsWith('wasm_simd128')));
+  assert.equal((await page('generate', 'tiny.safetensors', '-o', 'x.png')).code, 1); // its files cannot be written
 });
 
 test('import, quantize, run: the same bytes; eval and info: the same text', () => {

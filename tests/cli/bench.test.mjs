@@ -1,5 +1,6 @@
 /** bitbrush bench: what it lists, and what it refuses. Times are looked at only for being there. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { checkpoint, model, ok, refused, repo, run } from './tool.mjs';
@@ -93,6 +94,8 @@ test('tables for people', () => {
   const steps = ok('bench', tiny, '--seconds', '0', '--quiet');
   assert.match(steps, /convolutions, linears and their quantization \d+\.\d %/);
   assert.match(ok('bench', '--help'), /--growth/);
+  const { status, stdout } = spawnSync(`${repo}tools/bench-wasm`, ['--help'], { encoding: 'utf8' });
+  assert.ok(status === 0 && /^usage: tools\/bench-wasm .*--simd128/.test(stdout));
 });
 
 test('usage', () => {

@@ -1,4 +1,5 @@
-/* bitbrush bench --growth: how times grow with pixels, channels, batch and planes. */
+/* bitbrush bench --growth: how times grow with pixels, channels, batch and planes. They are the shortest of all rounds,
+ * as the question is what the work costs, and not what a busy machine makes of it. */
 #include "bench/bench.h"
 #include "bench/layer.h"
 #include "bench/timer.h"
@@ -108,13 +109,13 @@ static void print_series(const report *r, const series *s, const bb_timed *t, bo
 {
     double x[POINTS], y[POINTS];
     const size_t n = points_of(s);
-    for (size_t i = 0; i < n; i++) x[i] = x_of(s, i), y[i] = t[i].median;
+    for (size_t i = 0; i < n; i++) x[i] = x_of(s, i), y[i] = t[i].best;
     const double exponent = bb_fit_exponent(x, y, n);
     if (r->b->json) {
         printf("%s{\"name\":\"%s\",\"grows\":\"%s\",\"exponent\":%.4g,\"arithmetic\":%g,\"at\":[", first ? "" : ",",
                s->name, dimensions[s->dimension], exponent, s->exponent);
         for (size_t i = 0; i < n; i++) printf("%s%g", i ? "," : "", x[i]);
-        printf("],\"median_ms\":[");
+        printf("],\"best_ms\":[");
         for (size_t i = 0; i < n; i++) printf("%s%.6g", i ? "," : "", y[i] * 1e3);
         printf("]}");
         return;
@@ -131,7 +132,7 @@ static double plane_seconds(const report *r, const bb_timed *t, const bb_bench_w
         const bb_bench_width *w = &plane_widths[i];
         if (!plane_wanted(r->b, w)) continue;
         if (!w->planes[1] && w->planes[0] == planes && w->bits == like->bits && w->ladder == like->ladder)
-            return t->median;
+            return t->best;
         t++;
     }
     return 0;
@@ -152,20 +153,20 @@ static double parts_seconds(const report *r, const bb_timed *first, const bb_ben
 static void print_plane(const report *r, const bb_bench_width *w, const bb_timed *first, const bb_timed *t)
 {
     const bb_bench_layer *l = &r->layers[t - r->timed];
-    const double ms = t->median * 1e3, one = plane_seconds(r, first, w, 1), parts = parts_seconds(r, first, w);
+    const double ms = t->best * 1e3, one = plane_seconds(r, first, w, 1), parts = parts_seconds(r, first, w);
     char ways[160];
     bb_bench_ways(&r->b->kernels, &l->op, &l->layer, ways, sizeof ways);
     if (r->b->json) {
-        printf("%s{\"name\":\"%s\",\"way\":\"%s\",\"median_ms\":%.6g", t == first ? "" : ",", w->name, ways, ms);
-        if (one > 0) printf(",\"times_one_plane\":%.4g", t->median / one);
-        if (parts > 0) printf(",\"times_parts\":%.4g", t->median / parts);
+        printf("%s{\"name\":\"%s\",\"way\":\"%s\",\"best_ms\":%.6g", t == first ? "" : ",", w->name, ways, ms);
+        if (one > 0) printf(",\"times_one_plane\":%.4g", t->best / one);
+        if (parts > 0) printf(",\"times_parts\":%.4g", t->best / parts);
         printf("}");
         return;
     }
     printf("%-28s %9.3f ", w->name, ms);
-    if (one > 0) printf("%8.2f ", t->median / one);
+    if (one > 0) printf("%8.2f ", t->best / one);
     else printf("%8s ", "");
-    if (parts > 0) printf("%8.2f  %s\n", t->median / parts, ways);
+    if (parts > 0) printf("%8.2f  %s\n", t->best / parts, ways);
     else printf("%8s  %s\n", "", ways);
 }
 
@@ -174,7 +175,7 @@ static void print_planes(const report *r, const bb_timed *first)
     const bb_timed *t = first;
     if (r->b->json) printf(",\"planes\":[");
     else if (t < r->timed + r->n)
-        printf("\n%-28s %9s %8s %8s  %s\n", plane_shape.name, "median ms", "x w1", "x parts", "way");
+        printf("\n%-28s %9s %8s %8s  %s\n", plane_shape.name, "best ms", "x w1", "x parts", "way");
     for (size_t i = 0; i < BB_COUNT(plane_widths); i++)
         if (plane_wanted(r->b, &plane_widths[i])) print_plane(r, &plane_widths[i], first, t++);
     if (r->b->json) printf("]");
@@ -185,7 +186,7 @@ static void print_all(const report *r)
     const bb_timed *t = r->timed;
     bb_bench_print_machine(r->b, &r->b->kernels, r->b->par);
     if (r->b->json) printf(",\"growth\":[");
-    else printf("\n%-20s %-9s %8s %10s   time\n", "growth", "with", "exponent", "arithmetic");
+    else printf("\n%-20s %-9s %8s %10s   best times\n", "growth", "with", "exponent", "arithmetic");
     for (size_t i = 0; i < BB_COUNT(all_series); i++) {
         if (!bb_bench_wanted(r->b, all_series[i].name)) continue;
         print_series(r, &all_series[i], t, t == r->timed);

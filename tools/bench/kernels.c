@@ -133,9 +133,9 @@ static void print_layer(const report *r, const layer_entry *e, bool first)
 {
     const double macs = (double)e->layer.macs, seconds = e->time->median, plain = float_seconds(r, e->shape);
     const double speed = rate(macs, seconds), of_float = plain / seconds;
-    const double resident = e->resident_time ? rate(e->resident.macs, e->resident_time->median) : 0;
-    /* the walker's threads share a layer; the inner loop ran on one */
-    const double fraction = resident > 0 ? speed / (resident * bb_par_threads(r->b->par)) : 0;
+    /* Of shortest times, as the other work of a machine disturbs a layer and a loop unlike. Threads share the layer. */
+    const double resident = e->resident_time ? rate(e->resident.macs, e->resident_time->best) : 0;
+    const double fraction = resident > 0 ? rate(macs, e->time->best) / (resident * bb_par_threads(r->b->par)) : 0;
     if (r->b->json) {
         printf("%s{\"name\":\"%s\",\"way\":\"%s\",\"macs\":%.0f,\"median_ms\":%.6g,\"best_ms\":%.6g,\"gmacs\":%.6g",
                first ? "" : ",", e->name, e->ways, macs, seconds * 1e3, e->time->best * 1e3, speed);

@@ -43,6 +43,14 @@ double bb_median(double *x, size_t n)
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
 
+double bb_middle_mean(double *x, size_t n)
+{
+    double sum = 0;
+    qsort(x, n, sizeof *x, by_size);
+    for (size_t i = n / 4; i < n - n / 4; i++) sum += x[i];
+    return n ? sum / (double)(n - 2 * (n / 4)) : 0;
+}
+
 double bb_fit_exponent(const double *x, const double *y, size_t n)
 {
     double sx = 0, sy = 0, sxx = 0, sxy = 0;

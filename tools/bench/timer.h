@@ -31,6 +31,9 @@ double bb_timing_now(const bb_par *par);
 /* Sorts x. 0 if there are none. */
 double bb_median(double *x, size_t n);
 
+/* Mean of the middle half: what a clock that counts coarsely tells of short times. Sorts x. */
+double bb_middle_mean(double *x, size_t n);
+
 /* Exponent b of y = a·x^b, least squares over the logarithms; n ≥ 2. */
 double bb_fit_exponent(const double *x, const double *y, size_t n);
 
