@@ -348,6 +348,48 @@ const drawn = (where, name, ask) =>
   }
   await empty.context().close();
 }
+// ---- the trial of dot ways: remembered by the page, and never a matter of the picture ----
+
+{
+  const empty = await emptyPage();
+  const [first, second] = await empty.evaluate(async from => {
+    const { load } = await import('/js/index.js'), ways = [];
+    const bytes = await (await fetch(from)).arrayBuffer();
+    // The first comes slowly enough for the trial, also where the machine has other work.
+    const slow = new Response(new ReadableStream({
+      async pull(control) {
+        await new Promise(resolve => setTimeout(resolve, 2000));
+        control.enqueue(new Uint8Array(bytes));
+        control.close();
+      },
+    }));
+    for (const what of [slow, new Blob([bytes])]) {
+      const opened = await load(what);
+      ways.push(opened.info.ways);
+      await opened.dispose();
+    }
+    return ways;
+  }, `/models/${model.name}.safetensors`);
+  check(first.length > 1 && first.every(({ ns }) => ns > 0), `ways timed: ${JSON.stringify(first)}`);
+  same(JSON.stringify(second), JSON.stringify(first), 'the second model of a page takes the times of the first');
+  console.log(`dot ways: ${first.map(({ name, ns }) => `${name} ${(1 / ns).toFixed(0)}`).join(', ')} GMAC/s`);
+  for (const { model: name, request: ask, rgba_fnv1a64: hash } of pictures) {
+    const drawings = await empty.evaluate(async ([url, wanted]) => {
+      const { Engine } = await import('/js/raw.js'), { open, receive } = await import('/js/fetch.js');
+      const engine = await Engine.create(`${location.origin}/bitbrush-relaxed.wasm`);
+      await receive(engine, await open({ url }), () => {});
+      return engine.ways.map((_, preferred) => {
+        engine.useTimes(engine.ways.map((way, i) => (i === preferred ? 1e-6 : 1)));
+        engine.begin({ label: 0, guidance: 1, eta: 0, sampler: 'default', ...wanted, seed: String(wanted.seed) });
+        while (engine.check(engine.x.bbw_step(0)) !== 1);
+        return [engine.ways[preferred], [...engine.picture(true).data]];
+      });
+    }, [`${base}models/${name}.safetensors`, ask]);
+    for (const [way, data] of drawings) same(fnv1a64(data), hash, `${way} preferred: ${name} ${JSON.stringify(ask)}`);
+  }
+  await empty.context().close();
+}
+
 // The probe is the only code of the page itself that makes an instance; it sees an engine that is wrong from the
 // start, or only after some calls, as if the optimizing compiler were.
 for (const [what, rightCalls] of Object.entries({ cold: 0, hot: 700 })) {

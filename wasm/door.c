@@ -61,6 +61,23 @@ int32_t bbw_model(const void *blob, size_t n, void *mem, size_t size)
 
 const char *bbw_kernels(void) { return model ? bb_model_kernels(model) : ""; }
 
+const char *bbw_way_name(uint32_t way) { return bb_way_name(way); }
+
+double bbw_trial(uint32_t way, uint32_t rounds)
+{
+    static _Alignas(64) uint8_t scratch[BB_WAY_TRIAL];
+    return bb_way_trial(way, rounds, scratch);
+}
+
+int32_t bbw_way_times(const float *times)
+{
+    fresh();
+    if (!model) return report(BB_ERR_ORDER);
+    session = NULL; /* it was laid out for other ways */
+    bb_model_way_times(model, times);
+    return BB_OK;
+}
+
 double bbw_info(uint32_t field)
 {
     switch (field) {

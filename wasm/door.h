@@ -11,6 +11,11 @@ int32_t bbw_probe(const void *head, size_t n, void *scratch, size_t size); /* bb
 int32_t bbw_model(const void *blob, size_t n, void *mem, size_t size);
 const char *bbw_kernels(void);
 
+/* The dot ways of bitbrush.h; times: floats, one for each. bbw_trial returns multiply-adds. */
+const char *bbw_way_name(uint32_t way);
+double bbw_trial(uint32_t way, uint32_t rounds);
+int32_t bbw_way_times(const float *times);
+
 /* Fields of bb_info in its order: 0 width, 1 height, 2 channels, 3 classes, 4 null_label, 5 train_steps,
  * 6 bits_milli, 7 head_bytes, 8 blob_bytes, 9 model_bytes. Doubles hold all of them exactly below 2^53. */
 double bbw_info(uint32_t field);

@@ -123,6 +123,17 @@ bb_status bb_model_init(const void *blob, size_t n, void *mem, size_t size, bb_m
 void bb_model_info(const bb_model *model, bb_info *out);
 const char *bb_model_kernels(const bb_model *model); /* kernel set in use, such as "x86_avx2" */
 
+/* Dot ways: methods to compute a quantized layer's integer sums, all with the same results. Which is fastest depends on
+ * the machine; a host may find out, and sessions then take for each layer the fastest that fits it.
+ * bb_way_name: NULL past the last one. bb_way_trial: does `rounds` tiles of its own in scratch (BB_WAY_TRIAL bytes,
+ * aligned to 64) and returns how many multiply-adds they are, each for one bit plane if the way goes plane by plane; the
+ * caller owns the clock. bb_model_way_times: times of such a multiply-add by each way, positive, all in one unit. To be
+ * called before any session of the model starts. */
+#define BB_WAY_TRIAL 65536u
+const char *bb_way_name(uint32_t way);
+double bb_way_trial(uint32_t way, uint32_t rounds, void *scratch);
+void bb_model_way_times(bb_model *model, const float *times);
+
 /* Both plan in scratch memory of the model: one call at a time per model. Sessions then run independently. */
 bb_status bb_session_size(const bb_model *model, const bb_request *req, size_t *bytes, bb_error *err);
 bb_status bb_session_init(const bb_model *model, const bb_request *req, void *ws, size_t size,

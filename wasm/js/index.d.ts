@@ -112,6 +112,11 @@ export function quantize(
   options?: QuantizeOptions,
 ): Promise<Blob>;
 
+export interface DotWay {
+  readonly name: string;
+  /** Time of a multiply-add here; of one for each bit of the weight, if the way goes bit plane by bit plane. */
+  readonly ns: number;
+}
 export interface ModelInfo {
   readonly width: number;
   readonly height: number;
@@ -129,6 +134,9 @@ export interface ModelInfo {
   readonly kernels: string;
   /** How many threads draw; 1 where there are no others, or none of them started. */
   readonly threads: number;
+  /** The methods for a quantized layer's sums, all with the same results, by their speed: a layer takes the fastest that
+   * fits it. Timed while the first model was loading; empty if there was nothing to choose. */
+  readonly ways: readonly DotWay[];
   /** What `sampler` may be. */
   readonly samplers: readonly SamplerName[];
   /** All of the file's metadata, untrusted too. */

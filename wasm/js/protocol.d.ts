@@ -24,7 +24,7 @@ export interface MakeOptions {
 }
 
 export type Ask =
-  | { op: 'load'; source: Source; modules: string[]; threads: number }
+  | { op: 'load'; source: Source; modules: string[]; threads: number; times: Record<string, number> }
   /* the page numbers the sessions, so that `end` can be sent before `begin` is answered */
   | { op: 'begin'; session: number; request: PlainRequest }
   | { op: 'step'; session: number; preview: boolean }

@@ -36,6 +36,8 @@ export class Engine {
     this.outAt = this.blobAt;
     /** How many threads draw, once they have started. */
     this.threads = Promise.resolve(1);
+    /** Names of the dot ways. */
+    this.ways = this.#names(x.bbw_way_name);
   }
 
   /**
@@ -163,7 +165,20 @@ export class Engine {
     return at;
   }
 
-  /** @returns {Omit<import('./index.js').ModelInfo, 'threads'>} */
+  /**
+   * Lets sessions choose among the dot ways by these times of theirs. Returns them in words.
+   * @param {number[]} [times] positive
+   */
+  useTimes(times) {
+    if (!times) return [];
+    const at = this.modelEnd;
+    this.reserve(at + 4 * times.length);
+    new Float32Array(this.memory.buffer, at, times.length).set(times);
+    this.check(this.x.bbw_way_times(at));
+    return times.map((ns, i) => ({ name: this.ways[i], ns })).sort((a, b) => a.ns - b.ns);
+  }
+
+  /** @returns {Omit<import('./index.js').ModelInfo, 'threads' | 'ways'>} */
   info() {
     const f = (/** @type {number} */ i) => this.x.bbw_info(i);
     const metadata = this.metadata();
@@ -186,9 +201,14 @@ export class Engine {
 
   /** Names by bb_sampler. */
   samplers() {
+    return /** @type {import('./index.js').SamplerName[]} */ (this.#names(this.x.bbw_sampler_name));
+  }
+
+  /** @param {((number: number) => number) | undefined} nameOf a function of the door, 0 past the last name */
+  #names(nameOf) {
     const names = [];
-    for (let at; (at = this.x.bbw_sampler_name(names.length)); ) names.push(this.string(at));
-    return /** @type {import('./index.js').SamplerName[]} */ (names);
+    for (let at; (at = nameOf?.(names.length)); ) names.push(this.string(at));
+    return names;
   }
 
   /** The file's __metadata__: strings from an untrusted file, so show them as text only. */

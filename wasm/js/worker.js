@@ -5,8 +5,11 @@
 import { BitbrushError, toPlain } from './errors.js';
 import { open, receive } from './fetch.js';
 import { AGAIN, DONE, Engine } from './raw.js';
+import { macrotask } from './task.js';
+import { timeWays } from './trial.js';
 
 const SLICE_MS = 8;
+const TRIAL_MS = 50; // for the trial of dot ways, if the model is there before it is done
 
 /** @type {Engine | undefined} */
 let engine;
@@ -23,12 +26,20 @@ class Cancelled extends Error {}
 
 /** @type {Record<string, (message: any) => any>} */
 const serve = {
-  async load({ id, source, modules, threads }) {
+  async load({ id, source, modules, threads, times }) {
     const from = open(source); // while the module compiles
     from.catch(() => {});
     engine = await Engine.first(modules, threads);
-    await receive(engine, await from, (loaded, all) => post({ id, progress: { loaded, total: all } }));
-    return { ...engine.info(), threads: await engine.threads };
+    const limit = { end: Infinity };
+    const trial = timeWays(engine, times, limit);
+    trial.catch(() => {});
+    try {
+      await receive(engine, await from, (loaded, all) => post({ id, progress: { loaded, total: all } }));
+    } finally {
+      limit.end = performance.now() + TRIAL_MS;
+    }
+    const ways = engine.useTimes(await trial);
+    return { ...engine.info(), ways, threads: await engine.threads };
   },
 
   begin({ session: number, request }) {
@@ -82,18 +93,6 @@ const serve = {
 function ready() {
   if (!engine) throw new BitbrushError('worker', 'no model is loaded');
   return engine;
-}
-
-// A task of its own, without the delay that nested timers have.
-const channel = new MessageChannel();
-/** @type {(() => void) | undefined} */
-let resume;
-channel.port1.onmessage = () => resume?.();
-function macrotask() {
-  return new Promise(resolve => {
-    resume = /** @type {() => void} */ (resolve);
-    channel.port2.postMessage(0);
-  });
 }
 
 let queue = Promise.resolve();

@@ -1,0 +1,60 @@
+/** The trial of dot ways with a clock and ways of the test's own. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { afterEach, mock, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import { site } from './common.mjs';
+
+const { timeWays } = await import(pathToFileURL(join(site, 'js/trial.js')).href);
+const MACS = 1000; // of a round
+
+/** Ways by name with ns(calls), the time of a multiply-add at that call, and a clock that goes in steps of `tick` ms. */
+function machine(ways, tick) {
+  let now = 0;
+  const calls = Object.keys(ways).map(() => 0);
+  mock.method(performance, 'now', () => Math.floor(now / tick) * tick);
+  return {
+    calls,
+    ways: Object.keys(ways),
+    x: {
+      bbw_trial(way, rounds) {
+        now += (rounds * MACS * Object.values(ways)[way](calls[way]++)) / 1e6;
+        return rounds * MACS;
+      },
+    },
+  };
+}
+afterEach(() => mock.restoreAll());
+const near = (a, b) => assert.ok(Math.abs(a / b - 1) < 0.15, `${a} is not about ${b}`);
+
+test('times are those of optimized code, by a fine clock and by a coarse one, on a busy machine', async () => {
+  for (const tick of [0.005, 0.1]) {
+    const ways = {
+      slow: calls => (calls % 3 ? 0.9 : 2),
+      late: calls => (calls < 7 ? 2 : 0.25), // five calls make the first batch
+      fast: () => 0.5,
+    };
+    const [slow, late, fast] = await timeWays(machine(ways, tick), {}, { end: Infinity });
+    near(slow, 0.9);
+    near(late, 0.25);
+    near(fast, 0.5);
+  }
+});
+
+test('no times rather than wrong ones: not in time, never the same twice, a clock that stands', async () => {
+  const ways = { a: () => 1, b: () => 2 }, restless = { a: calls => 0.88 ** calls, b: () => 1 };
+  assert.equal(await timeWays(machine(ways, 0.005), {}, { end: 7 }), undefined);
+  mock.restoreAll();
+  assert.equal(await timeWays(machine(restless, 0.005), {}, { end: 30 }), undefined);
+  mock.restoreAll();
+  assert.equal(await timeWays(machine(ways, 1e9), {}, { end: Infinity }), undefined);
+});
+
+test('nothing to choose, and times that are known', async () => {
+  const one = machine({ only: () => 1 }, 0.005);
+  assert.equal(await timeWays(one, {}, { end: Infinity }), undefined);
+  mock.restoreAll();
+  const known = machine({ a: () => 1, b: () => 2 }, 0.005);
+  assert.deepEqual(await timeWays(known, { b: 7, a: 8, c: 9 }, { end: Infinity }), [8, 7]);
+  assert.deepEqual([...one.calls, ...known.calls], [0, 0, 0]);
+});
