@@ -49,7 +49,7 @@ test('growth: a fitted exponent a dimension, and mixed planes against their part
   assert.deepEqual(growth[0].at, [64, 256, 1024, 4096]);
   assert.ok(Number.isFinite(growth[0].exponent));
   const { planes } = ok('bench', '--growth', '--only', 'conv3x3_96_28', ...once);
-  assert.deepEqual(planes.filter(p => 'times_parts' in p).map(p => p.name), ['w123a4', 'w123a4_ladder', 'w123a8']);
+  assert.deepEqual(planes.filter(p => 'times_parts' in p).map(p => p.name), ['w123a4', 'w222a4', 'w123a4_ladder', 'w222a4_ladder', 'w123a8']);
   for (const p of planes) positive(p.times_one_plane, p.name);
 });
 

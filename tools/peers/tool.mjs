@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { tmpdir } from 'node:os';
+import { cpus, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { serveFiles } from '../../web/serve.mjs';
@@ -43,8 +43,9 @@ ended.then(why => reject(new Error(`Chromium ended: ${why}`)));
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => reject(new Error(`stopped by ${signal}`)));
 
 try {
-  const { error, code, out, err } = await answer;
+  const { error, code, out, err, browser } = await answer;
   if (error) throw new Error(error);
+  if (!code) console.error(`${browser} on ${cpus()[0]?.model ?? 'an unknown CPU'}`); // what the command cannot know
   process.stdout.write(out);
   process.stderr.write(err);
   process.exitCode = code;
