@@ -18,5 +18,5 @@ BB_INLINE void store_codes(uint8_t *code, const vi n[VECTORS])
 
 #include "kernels/vec.h"
 
-extern const bb_dot bb_dot_x86_avx2;
-BB_SET(BB_CPU_AVX2, &bb_dot_x86_avx2);
+extern const bb_dot bb_dot_x86_avx2_table, bb_dot_x86_avx2_dot, bb_dot_x86_avx2_short, bb_dot_x86_avx2;
+BB_SET(BB_CPU_AVX2, &bb_dot_x86_avx2_table, &bb_dot_x86_avx2_dot, &bb_dot_x86_avx2_short, &bb_dot_x86_avx2);

@@ -1,11 +1,8 @@
-/* Quantized layers in AVX2. The dot product widens both operands to 16 bits, so every w in −128..127 and a in 0..255
- * is exact: a pair sum is at most 2·128·255. */
+/* Quantized layers in AVX2: what is around their sums. */
 #include <immintrin.h>
 
 #define BB_ISA x86_avx2
 #include "kernels/set.h"
-
-extern const bb_dot bb_dot_x86_avx2;
 
 typedef long long unaligned_i64 __attribute__((aligned(1), may_alias));
 
@@ -65,59 +62,6 @@ void BB_FN(tables)(const bb_tables_args *a)
         }
     }
 }
-
-BB_INLINE __m256i load_pairs(const int8_t *w)
-{
-    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
-}
-
-/* One pair of channels (number T of four) of n pixels against 16 outputs. */
-#define DOT_PAIR(T)                                                                       \
-    do {                                                                                  \
-        const __m256i w0 = load_pairs(w + (T) * 32), w1 = load_pairs(w + (T) * 32 + 16);  \
-        _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {                          \
-            const __m256i pair = _mm256_shuffle_epi32(x[i], (T) * 0x55);                  \
-            sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(pair, w0));         \
-            sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(pair, w1));         \
-        }                                                                                 \
-    } while (0)
-
-/* Pixels first..first+n−1 over all taps. n is a constant at every call: 2n sums stay in registers. */
-BB_INLINE void dot_pixels(const bb_dot_args *a, size_t first, const size_t n)
-{
-    __m256i sum[4][2], x[4];
-    _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
-    const int8_t *w = a->panel;
-    for (size_t tap = 0; tap < a->shape->taps; tap++) {
-        const uint8_t *const *rows = a->rows + tap * BB_TILE_PIXELS + first;
-        for (size_t c = 0; c < a->shape->channels; c += 8, w += 8 * BB_TILE) {
-            _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {
-                const uint8_t *code = rows[i] + a->first + c;
-                x[i] = _mm256_cvtepu8_epi16(_mm_set1_epi64x(*(const unaligned_i64 *)code));
-            }
-            DOT_PAIR(0);
-            DOT_PAIR(1);
-            DOT_PAIR(2);
-            DOT_PAIR(3);
-        }
-    }
-    __m256i *acc = (__m256i *)(a->acc + first * BB_TILE);
-    _Pragma("GCC unroll 4") for (size_t i = 0; i < n; i++) {
-        _mm256_storeu_si256(acc + 2 * i, sum[i][0]);
-        _mm256_storeu_si256(acc + 2 * i + 1, sum[i][1]);
-    }
-}
-
-static void run(const bb_dot_args *a)
-{
-    dot_pixels(a, 0, 4);
-    if (a->pixels > 4) dot_pixels(a, 4, 4);
-}
-
-static bool fits(const bb_dot_shape *s) { return true; }
-
-const bb_dot bb_dot_x86_avx2 = {.name = "x86_avx2", .rows = BB_ROWS_CODES, .cost = 1, .fits = fits,
-                                .panel_bytes = bb_expanded_bytes, .pack = bb_expand_panel, .run = run};
 
 void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
 {

@@ -102,5 +102,5 @@ static void run(const bb_dot_args *a)
     if (a->pixels > 4) dot_pixels(a, 4, 4);
 }
 
-const bb_dot bb_dot_x86_avx512_vnni = {.name = "x86_avx512_vnni", .rows = BB_ROWS_CODES, .cost = 0.3f, .fits = fits,
+const bb_dot bb_dot_x86_avx512_vnni = {.name = "x86_avx512_vnni", .rows = BB_ROWS_CODES, .cost = 0.42f, .fits = fits,
                                 .panel_bytes = panel_bytes, .pack = pack, .run = run};

@@ -242,8 +242,8 @@ static void run2(const bb_dot_args *a)
 }
 
 const bb_dot bb_dot_x86_avx512_table = {.name = "x86_avx512_table", .rows = BB_ROWS_TABLES, .sums = true,
-                                        .per_plane = true, .cost = 0.11f, .fits = fits, .panel_bytes = panel_bytes,
+                                        .per_plane = true, .cost = 0.15f, .fits = fits, .panel_bytes = panel_bytes,
                                         .pack = pack, .run = run};
 const bb_dot bb_dot_x86_avx512_table2 = {.name = "x86_avx512_table2", .rows = BB_ROWS_TABLES, .sums = true,
-                                         .cost = 0.19f, .fits = fits2, .panel_bytes = panel_bytes, .pack = pack2,
+                                         .cost = 0.27f, .fits = fits2, .panel_bytes = panel_bytes, .pack = pack2,
                                          .run = run2};
