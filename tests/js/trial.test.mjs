@@ -8,7 +8,7 @@ import { site } from './common.mjs';
 const { timeWays } = await import(pathToFileURL(join(site, 'js/trial.js')).href);
 const MACS = 1000; // of a round
 
-/** Ways by name with ns(calls), the time of a multiply-add at that call, and a clock that goes in steps of `tick` ms. */
+/** Ways by name with ns(calls), the time of a multiply-add at that call; a clock that goes in steps of `tick` ms. */
 function machine(ways, tick) {
   let now = 0;
   const calls = Object.keys(ways).map(() => 0);
