@@ -40,6 +40,9 @@ test('a dot way by name is taken wherever it fits', () => {
   for (const l of named.layers) assert.equal(l.way, 'scalar');
   const { ops } = ok('bench', tiny, '--all', '--way', 'scalar', ...brief).model;
   assert.deepEqual([...new Set(ops.map(op => op.way))].sort(), ['', 'scalar']);
+  const tried = ok('bench', '--trial', '--only', '_', ...once).ways;
+  assert.deepEqual(tried.map(w => w.name), ways.map(w => w.name));
+  for (const w of tried) positive(w.cost, w.name);
   refused(2, [/--way sclar/, /scalar/, ...ways.map(w => new RegExp(w.name))], ['bench', '--way', 'sclar']);
 });
 

@@ -16,9 +16,9 @@ typedef struct bb_bench {
     uint32_t times;     /* not 0: exactly so many, to count instructions */
     uint32_t steps, batch, top;
     uint32_t size[2];   /* height, width; 0: the model's own */
-    bool json, quiet, growth;
+    bool json, quiet, growth, trial;
     bb_host_options host;
-    bb_kernels kernels;
+    bb_kernels kernels; /* as chosen by host.cpu, trial and way */
     bb_par *par;
 } bb_bench;
 

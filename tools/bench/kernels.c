@@ -118,12 +118,12 @@ static void print_ways(const report *r)
     for (size_t i = 0; i < r->n_trials; i++) {
         const way_trial *t = &r->trials[i];
         const bb_dot *way = r->b->kernels.dots[t->way];
-        const double speed = rate(t->macs, r->timed[i].median);
+        const double speed = rate(t->macs, r->timed[i].median), cost = (double)r->b->kernels.cost[t->way];
         if (r->b->json)
             printf("%s{\"name\":\"%s\",\"rows\":\"%s\",\"per_plane\":%s,\"gmacs\":%.6g,\"cost\":%.6g}", i ? "," : "",
-                   way->name, forms[way->rows], way->per_plane ? "true" : "false", speed, (double)way->cost);
+                   way->name, forms[way->rows], way->per_plane ? "true" : "false", speed, cost);
         else
-            printf("%-34s %16s %8.1f %8.2f%s\n", way->name, forms[way->rows], speed, (double)way->cost,
+            printf("%-34s %16s %8.1f %8.2f%s\n", way->name, forms[way->rows], speed, cost,
                    way->per_plane ? " a plane" : "");
     }
     if (r->b->json) printf("]");

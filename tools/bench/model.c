@@ -297,7 +297,7 @@ static bb_status open_model(report *r, bb_error *err)
     const bb_bench *b = r->b;
     BB_TRY(bb_host_open(&r->host, b->model, &b->host, err));
     const bb_info *info = &r->host.model->pack.info;
-    if (b->way) bb_bench_prefer(&r->host.model->kernels, b->way);
+    r->host.model->kernels = b->kernels;
     r->labels = info->classes;
     r->req = (bb_request){.size_of = sizeof r->req, .width = b->size[1] ? b->size[1] : info->width,
                           .height = b->size[0] ? b->size[0] : info->height, .batch = b->batch,

@@ -67,9 +67,38 @@ static bb_status choose_way(bb_bench *b, bb_error *err)
     return bb_fail(err, BB_ERR_OPTION, "--way %s: these kernels have%s", b->way, names);
 }
 
+typedef struct trial { const bb_kernels *kernels; uint32_t way; double macs; uint8_t *scratch; } trial;
+
+static void run_trial(void *ctx, uint32_t times)
+{
+    trial *t = ctx;
+    t->macs = bb_dot_trial(t->kernels, t->way, times, t->scratch) / times;
+}
+
+/* Costs as measured here and now, as the library measures them in a page. */
+static bb_status choose_by_trial(bb_bench *b, bb_error *err)
+{
+    static _Alignas(BB_ALIGNMENT) uint8_t scratch[BB_DOT_TRIAL_BYTES];
+    trial trials[BB_DOTS];
+    bb_timed timed[BB_DOTS];
+    float times[BB_DOTS];
+    uint32_t n = 0;
+    for (; n < BB_DOTS && b->kernels.dots[n]; n++) {
+        trials[n] = (trial){&b->kernels, n, 0, scratch};
+        timed[n] = (bb_timed){.run = run_trial, .ctx = &trials[n]};
+    }
+    BB_TRY(bb_time_all(timed, n, &(bb_timing){.seconds = 0.3, .quiet = true}, err));
+    for (uint32_t i = 0; i < n; i++) times[i] = (float)(timed[i].best / trials[i].macs);
+    bb_model model = {.kernels = b->kernels};
+    bb_model_way_times(&model, times);
+    b->kernels = model.kernels;
+    return BB_OK;
+}
+
 static bb_status bench(bb_bench *b, bb_error *err)
 {
     BB_TRY(bb_host_kernels(&b->kernels, b->host.cpu, err));
+    if (b->trial) BB_TRY(choose_by_trial(b, err));
     BB_TRY(choose_way(b, err));
     if (b->model) return bb_bench_model(b, err);
     b->par = bb_par_start(b->host.threads);
@@ -89,6 +118,8 @@ static int run(const bb_command *c, int argc, char **argv)
         {"--times", BB_OPTION_U32, &b.times, "N", "each exactly so often, for instruction counts", 1, 1000000, NULL},
         {"--only", BB_OPTION_STRING, &b.only, "TEXT", "entries whose name has this in it", 0, 0, NULL},
         {"--way", BB_OPTION_STRING, &b.way, "NAME", "take this dot way wherever it fits", 0, 0, NULL},
+        {"--trial", BB_OPTION_FLAG, &b.trial, NULL, "choose dot ways by a trial, as the library does in a page", 0, 0,
+         NULL},
         {"--growth", BB_OPTION_FLAG, &b.growth, NULL, "times against resolution, channels, batch and planes", 0, 0,
          NULL},
         {"--steps", BB_OPTION_U32, &b.steps, "N", "of a model's drawings (default 20, or all there are)", 2, 1000,
