@@ -438,6 +438,7 @@ int main(int argc, char **argv)
                   "1"}, PRINTS},
         {"bench", {"bench", "--only", "linear_128_196.w2a4", "--times", "1", "--json"}, TIMES},
         {"bench-growth", {"bench", "--growth", "--only", "silu", "--times", "1", "--json"}, TIMES},
+        {"bench-steps", {"bench", in_model, "--growth", "--steps", "2", "--times", "1", "--json"}, TIMES},
         {"bench-model", {"bench", in_model, "--seconds", "0", "--steps", "2", "--json", "--quiet"}, TIMES},
     };
     for (size_t i = 0; i < BB_COUNT(commands); i++) {

@@ -52,8 +52,21 @@ test('growth: a fitted exponent a dimension, and mixed planes against their part
   assert.deepEqual(growth[0].at, [64, 256, 1024, 4096]);
   assert.ok(Number.isFinite(growth[0].exponent));
   const { planes } = ok('bench', '--growth', '--only', 'conv3x3_96_28', ...once);
-  assert.deepEqual(planes.filter(p => 'times_parts' in p).map(p => p.name), ['w123a4', 'w222a4', 'w123a4_ladder', 'w222a4_ladder', 'w123a8']);
+  const mixed = ['w123a4', 'w222a4', 'w123a4_ladder', 'w222a4_ladder', 'w123a8'];
+  assert.deepEqual(planes.filter(p => 'times_parts' in p).map(p => p.name), mixed);
   for (const p of planes) positive(p.times_one_plane, p.name);
+});
+
+test('growth of a whole step: sizes that the model can draw, and batches', () => {
+  const { growth: [sizes, batches] } = ok('bench', model, '--growth', '--times', '1', '--json');
+  assert.deepEqual(sizes.points.map(p => [p.height, p.width, p.batch]), [16, 32, 64, 128].map(s => [s, s, 1]));
+  assert.deepEqual(batches.points.map(p => [p.height, p.batch]), [1, 2, 4, 8].map(b => [32, b]));
+  for (const p of [...sizes.points, ...batches.points]) positive(p.best_ms, `${p.width} ${p.batch}`);
+  // attention's products make it more than 1 over pixels; what does not depend on pixels, less
+  assert.ok(sizes.arithmetic > 1 && sizes.arithmetic < 1.5, sizes.arithmetic);
+  assert.equal(batches.arithmetic, 1);
+  assert.ok(Number.isFinite(sizes.exponent) && Number.isFinite(batches.exponent));
+  assert.match(ok('bench', tiny, '--growth', '--times', '1'), /exponent over batch/);
 });
 
 test('a model: each op with kind, shape and time, and their sums', () => {
@@ -106,7 +119,8 @@ test('usage', () => {
     [['--bogus'], /--bogus/], [['--seconds', '-1'], /--seconds -1/], [['--seconds', 'x'], /--seconds x/],
     [['--times', '0'], /--times 0/], [['--threads', '0'], /--threads 0/], [['--cpu', 'sse'], /--cpu sse/],
     [['--steps', '3'], /MODEL/], [['--only', 'nothing like that'], /nothing like that/],
-    [['--growth', '--only', 'nope'], /nope/], [[tiny, '--growth'], /--growth/], [[tiny, '--times', '1'], /--times/],
+    [['--growth', '--only', 'nope'], /nope/], [[tiny, '--growth', '--batch', '2'], /--batch/],
+    [[tiny, '--times', '1'], /--times/],
     [[tiny, '--steps', '1'], /--steps 1/], [[tiny, '--size', '0x4'], /--size/], [[tiny, tiny], /tiny/],
     [[tiny, '--top', '0'], /--top/], [[tiny, '--only', 'nope'], /nope/],
   ];

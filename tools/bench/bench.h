@@ -1,4 +1,4 @@
-/* bitbrush bench: what its three reports share. Each prints a table, or with json one member of the JSON object with a
+/* bitbrush bench: what its reports share. Each prints a table, or with json one member of the JSON object with a
  * comma in front. */
 #ifndef BB_TOOLS_BENCH_BENCH_H
 #define BB_TOOLS_BENCH_BENCH_H
@@ -25,6 +25,7 @@ typedef struct bb_bench {
 bb_status bb_bench_kernels(const bb_bench *b, bb_error *err);
 bb_status bb_bench_growth(const bb_bench *b, bb_error *err);
 bb_status bb_bench_model(const bb_bench *b, bb_error *err);
+bb_status bb_bench_model_growth(const bb_bench *b, bb_error *err);
 
 /* The object's first member, or a line. Reports begin with it once all is measured: a failure prints nothing here. */
 void bb_bench_print_machine(const bb_bench *b, const bb_kernels *kernels, const bb_par *par);

@@ -100,7 +100,7 @@ static bb_status bench(bb_bench *b, bb_error *err)
     BB_TRY(bb_host_kernels(&b->kernels, b->host.cpu, err));
     if (b->trial) BB_TRY(choose_by_trial(b, err));
     BB_TRY(choose_way(b, err));
-    if (b->model) return bb_bench_model(b, err);
+    if (b->model) return b->growth ? bb_bench_model_growth(b, err) : bb_bench_model(b, err);
     b->par = bb_par_start(b->host.threads);
     const bb_status status = b->growth ? bb_bench_growth(b, err) : bb_bench_kernels(b, err);
     bb_par_stop(b->par);
@@ -120,8 +120,8 @@ static int run(const bb_command *c, int argc, char **argv)
         {"--way", BB_OPTION_STRING, &b.way, "NAME", "take this dot way wherever it fits", 0, 0, NULL},
         {"--trial", BB_OPTION_FLAG, &b.trial, NULL, "choose dot ways by a trial, as the library does in a page", 0, 0,
          NULL},
-        {"--growth", BB_OPTION_FLAG, &b.growth, NULL, "times against resolution, channels, batch and planes", 0, 0,
-         NULL},
+        {"--growth", BB_OPTION_FLAG, &b.growth, NULL, "times against resolution, channels, batch and planes; a MODEL's "
+         "steps against sizes and batches", 0, 0, NULL},
         {"--steps", BB_OPTION_U32, &b.steps, "N", "of a model's drawings (default 20, or all there are)", 2, 1000,
          &model_options},
         {"--guidance", BB_OPTION_FLOAT, &b.guidance, "G", "other than 1: pairs, as guidance needs (default 1)", 0.001,
@@ -140,7 +140,9 @@ static int run(const bb_command *c, int argc, char **argv)
     int code;
     bb_error err = {0};
     if (!bb_cli_parse(c, options, BB_COUNT(options), argc, argv, &b.model, 1, &code)) return code;
-    if (b.model && (b.growth || b.times)) return bb_cli_usage_error(c, "--growth and --times take no model");
+    if (b.model && b.times && !b.growth) return bb_cli_usage_error(c, "--times N takes no model");
+    if (b.model && b.growth && (b.size[0] || b.batch > 1 || b.only))
+        return bb_cli_usage_error(c, "--growth takes sizes and batches of its own, so no --size, --batch or --only");
     if (!b.model && model_options)
         return bb_cli_usage_error(c, "--steps, --guidance, --batch, --size, --top and --all need a MODEL");
     if (all) b.top = 0;
