@@ -19,7 +19,9 @@ bb_status bb_model_init(const void *blob, size_t n, void *mem, size_t size, bb_m
     BB_TRY(bb_pack_read(&m->pack, blob, n, &arena, err));
     uint32_t values = m->pack.graph.n_values;
     m->scratch.shapes = bb_arena_take(&arena, values, sizeof *m->scratch.shapes);
-    m->scratch.offset = bb_arena_take(&arena, values, sizeof *m->scratch.offset);
+    m->scratch.fusion = bb_arena_take(&arena, m->pack.graph.n_ops, sizeof *m->scratch.fusion);
+    for (uint32_t i = 0; i < BB_LAYOUTS; i++)
+        m->scratch.offset[i] = bb_arena_take(&arena, values, sizeof *m->scratch.offset[i]);
     m->scratch.last = bb_arena_take(&arena, values, sizeof *m->scratch.last);
     m->scratch.live = bb_arena_take(&arena, values, sizeof *m->scratch.live);
     if (arena.overflow) return bb_fail(err, BB_ERR_SPACE, "the memory for the model is too small");

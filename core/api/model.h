@@ -22,6 +22,9 @@ void bb_session_observe(bb_session *s, bb_observe_fn fn, void *user);
 /* The op that bb_step ran last, for tools that time one after the other. */
 uint32_t bb_session_ran(const bb_session *s);
 
+/* Fusion (on at the start; always off for observers) changes no bit: off to compare, from the next step on. */
+void bb_session_fuse(bb_session *s, bool on);
+
 /* For tools that compare runs: picture 0's x of the current step (writable between steps) and the guided model output
  * of the last step. n: values. */
 float *bb_session_x(bb_session *s, size_t *n);

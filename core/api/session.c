@@ -25,6 +25,7 @@ struct bb_session {
     enum state state;
     uint32_t step, pass, op; /* pass 0: ops below sample rate; 1: the others */
     uint32_t ran;            /* the last op that did */
+    bool unfused;            /* bb_session_fuse */
     bool labels_new;         /* bb_condition has changed something since the last bb_begin */
     bool prompt_made, schedule_made; /* values of prompt rate; of step rate, all evaluations */
     uint64_t workspace_bytes;
@@ -222,7 +223,7 @@ static void finish_step(bb_session *s)
 static bool is_due(const bb_session *s)
 {
     bb_rate rate = bb_run_rate(&s->run, s->op);
-    if ((rate == BB_RATE_SAMPLE) != (s->pass == 1)) return false;
+    if ((rate == BB_RATE_SAMPLE) != (s->pass == 1) || bb_run_skips(&s->run, s->op)) return false;
     if (rate == BB_RATE_STEP) return !s->schedule_made || s->run.observe;
     return rate == BB_RATE_SAMPLE || !s->prompt_made || (s->run.observe && !s->step);
 }
@@ -241,9 +242,9 @@ static void finish_pass(bb_session *s)
 bb_status bb_step(bb_session *s, uint32_t max_ops)
 {
     if (s->state != DRAWING) return BB_ERR_ORDER;
-    if (s->pass == 0 && s->op == 0 && s->req.steps) {
-        fill_sample(s);
-        fill_timesteps(s);
+    if (s->pass == 0 && s->op == 0) {
+        bb_run_layout(&s->run, s->unfused || s->run.observe ? BB_PLAIN : BB_FUSED);
+        if (s->req.steps) fill_sample(s), fill_timesteps(s);
     }
     for (uint32_t done = 0; s->pass < 2; finish_pass(s))
         for (; s->op < s->model->pack.graph.n_ops; s->op++) {
@@ -345,6 +346,8 @@ void bb_session_observe(bb_session *s, bb_observe_fn fn, void *user)
     s->run.observe = fn;
     s->run.user = user;
 }
+
+void bb_session_fuse(bb_session *s, bool on) { s->unfused = !on; }
 
 float *bb_session_x(bb_session *s, size_t *n)
 {

@@ -29,8 +29,8 @@ static uint64_t size_of_counts(const counts *c)
     bytes += c->layers * sizeof(bb_layer) + c->quantizers * sizeof(bb_quantizer);
     bytes += c->rows * BB_MAX_SEGMENTS * sizeof(int32_t);
     /* Shapes for the checks here, and the arrays of a bb_plan for the owner of the pack. */
-    bytes += c->values * (2 * sizeof(bb_shape) + sizeof(size_t) + 2 * sizeof(uint32_t));
-    return bytes + 24 * BB_ALIGNMENT;
+    bytes += c->values * (2 * sizeof(bb_shape) + 2 * sizeof(size_t) + 2 * sizeof(uint32_t) + 20);
+    return bytes + 26 * BB_ALIGNMENT;
 }
 
 static void count_tensor(counts *c, const bb_file_tensor *t)

@@ -75,6 +75,32 @@ static void prepare_item(const codes_walk *w, uint32_t item)
     make_forms(w, base, w->at->pad, 1);
 }
 
+/* Mean and reciprocal deviation of an item's channels, for the norm in front. */
+static void stats_item(void *ctx, size_t item, size_t thread)
+{
+    const codes_walk *w = ctx;
+    const bb_conv *conv = w->conv;
+    const bb_op *norm = &conv->run->pack->graph.ops[conv->fusion.norm];
+    float *mean = conv->run->stats + item * 2 * conv->c;
+    (void)thread;
+    conv->run->kernels->norm_stats(&(bb_norm_stats_args){
+        .mean = mean, .rstd = mean + conv->c, .x = conv->x + item * w->pixels * conv->c, .pixels = w->pixels,
+        .c = conv->c, .groups = norm->norm.groups, .eps = norm->norm.eps});
+}
+
+/* What is done to x before it becomes codes. */
+static void prepare_front(const codes_walk *w, uint32_t item, bb_quantize_args *a)
+{
+    const bb_conv *conv = w->conv;
+    a->silu = conv->fusion.silu;
+    if (conv->fusion.norm == BB_NONE) return;
+    const bb_op *norm = &conv->run->pack->graph.ops[conv->fusion.norm];
+    a->mean = conv->run->stats + (size_t)item * 2 * conv->c;
+    a->rstd = a->mean + conv->c;
+    a->scale = conv->run->pack->weights[norm->weight[0]].f32;
+    a->shift = conv->run->pack->weights[norm->weight[1]].f32;
+}
+
 #define RUN 64u /* pixels of a work item */
 
 static void quantize_run(void *ctx, size_t work, size_t thread)
@@ -93,6 +119,7 @@ static void quantize_run(void *ctx, size_t work, size_t thread)
                           .a_stride = at->stride[BB_ROWS_CODES], .x_stride = w->conv->c,
                           .levels = (1u << q->rec->bits) - 1};
     (void)thread;
+    prepare_front(w, item, &a);
     for (uint32_t g = 0; g < q->rec->segments; g++) {
         a.channels = q->rec->seg_channels[g];
         a.zero = q->zero[row * q->rec->segments + g];
@@ -102,6 +129,11 @@ static void quantize_run(void *ctx, size_t work, size_t thread)
         a.a += bb_align_up(a.channels, BB_K_BLOCK);
         a.x += a.channels;
         a.m += a.channels;
+        if (!a.mean) continue;
+        a.mean += a.channels;
+        a.rstd += a.channels;
+        a.scale += a.channels;
+        a.shift += a.channels;
     }
     make_forms(w, base, rows, a.pixels);
 }
@@ -115,6 +147,7 @@ void bb_codes_make(const bb_conv *conv, const bb_layer *layer, const bb_codes *a
         run->codes_forms == at->forms)
         return;
     for (uint32_t item = 0; item < conv->items; item++) prepare_item(&w, item);
+    if (conv->fusion.norm != BB_NONE) bb_par_for(run->par, conv->items, stats_item, &w);
     bb_par_for(run->par, conv->items * w.runs, quantize_run, &w);
     run->codes_value = conv->op->in[0];
     run->codes_quantizer = layer->rec->quantizer;

@@ -5,11 +5,18 @@ void bb_conv_setup(bb_conv *conv, bb_run *run, uint32_t number)
 {
     const bb_graph *g = &run->pack->graph;
     const bb_op *op = &g->ops[number];
-    bb_shape x = run->shapes[op->in[0]], y = run->shapes[bb_op_value(g, number)];
-    *conv = (bb_conv){.run = run, .op = op, .x = run->at[op->in[0]], .y = run->at[bb_op_value(g, number)],
+    const bb_fusion f = run->layout == BB_FUSED ? run->fusion[number] : bb_fusion_none(g, number);
+    bb_shape x = run->shapes[f.x], y = run->shapes[f.y];
+    *conv = (bb_conv){.run = run, .op = op, .fusion = f, .x = run->at[f.x], .y = run->at[f.y],
                       .items = x.n, .ih = x.h, .iw = x.w, .oh = y.h, .ow = y.w, .c = x.c, .n = y.c,
                       .taps = 1, .kw = 1, .stride = 1, .runs = (y.h * y.w + BB_TILE_PIXELS - 1) / BB_TILE_PIXELS};
     conv->bias = op->weight[1] == BB_NONE ? NULL : run->pack->weights[op->weight[1]].f32;
+    if (f.add != BB_NONE) {
+        bb_shape add = run->shapes[f.add];
+        conv->add = run->at[f.add];
+        conv->add_item = (size_t)add.h * add.w * add.c;
+        conv->add_pixel = add.h == y.h && add.w == y.w ? add.c : 0;
+    }
     bool flat = true;
     if (op->kind == BB_OP_CONV2D) {
         conv->taps = op->conv.kh * op->conv.kw;

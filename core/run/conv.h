@@ -4,12 +4,15 @@
 #ifndef BB_RUN_CONV_H
 #define BB_RUN_CONV_H
 
-#include "run/run.h"
+#include "run/fuse.h"
 
 typedef struct bb_conv {
     bb_run *run;
     const bb_op *op;
+    bb_fusion fusion;
     const float *x, *bias;   /* bias [n] or NULL */
+    const float *add;        /* the fused sum's addend, or NULL: */
+    size_t add_item, add_pixel; /* floats between its items and pixels; a pixel's are 0 where one serves them all */
     float *y;
     uint32_t items, ih, iw, oh, ow; /* after flattening */
     uint32_t c, n;           /* input channels, outputs */

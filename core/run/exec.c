@@ -203,7 +203,7 @@ void bb_run_op(bb_run *run, uint32_t number)
                       (size_t)w.x.n * w.x.h * w.x.w);
         break;
     }
-    if (run->observe) run->observe(run->user, run, value);
+    if (run->observe && run->layout == BB_PLAIN) run->observe(run->user, run, value);
 }
 
 void bb_run_inputs_changed(bb_run *run) { run->codes_value = BB_NONE; }
@@ -223,6 +223,18 @@ void bb_run_window(bb_run *run, uint32_t first, uint32_t count)
     run->count = count;
     bb_run_inputs_changed(run);
 }
+
+void bb_run_layout(bb_run *run, uint32_t layout)
+{
+    const bb_graph *g = &run->pack->graph;
+    if (run->layout == layout) return;
+    for (uint32_t v = g->n_inputs; v < g->n_values; v++)
+        if (g->values[v].rate == BB_RATE_SAMPLE) run->at[v] = (float *)(void *)(run->values + run->offset[layout][v]);
+    run->layout = layout;
+    bb_run_inputs_changed(run);
+}
+
+bool bb_run_skips(const bb_run *run, uint32_t op) { return run->layout == BB_FUSED && run->fusion[op].skipped; }
 
 bb_rate bb_run_rate(const bb_run *run, uint32_t op)
 {

@@ -151,9 +151,9 @@ static void load_scales(const qconv *c, uint32_t item, tile *t)
     }
 }
 
-/* One tile of one run: sums, scales, and y in place. */
+/* One tile of one run: sums, scales, and y in place. add: the fused sum's addend from this pixel on, or NULL. */
 static void run_tile(const qconv *c, const bb_dot *way, const tile *t, const uint8_t *const *rows,
-                     const int32_t (*sums)[BB_TILE_PIXELS], size_t pixel, uint32_t pixels)
+                     const int32_t (*sums)[BB_TILE_PIXELS], size_t pixel, const float *add, uint32_t pixels)
 {
     const bb_kernels *k = c->conv.run->kernels;
     const uint32_t segments = c->layer->quantizer->rec->segments;
@@ -170,12 +170,17 @@ static void run_tile(const qconv *c, const bb_dot *way, const tile *t, const uin
     if (t->contiguous) {
         a.y = out + t->out[0];
         a.y_stride = c->conv.n;
+        a.add = add ? add + t->out[0] : NULL;
+        a.add_stride = c->conv.add_pixel;
     }
     k->dequantize_tile(&a);
     if (t->contiguous) return;
     for (size_t p = 0; p < pixels; p++, out += c->conv.n)
-        for (uint32_t j = 0; j < BB_TILE; j++)
-            if (t->out[j] != BB_NONE) out[t->out[j]] = staged[p * BB_TILE + j];
+        for (uint32_t j = 0; j < BB_TILE; j++) {
+            if (t->out[j] == BB_NONE) continue;
+            const float y = staged[p * BB_TILE + j];
+            out[t->out[j]] = add ? y + add[p * c->conv.add_pixel + t->out[j]] : y;
+        }
 }
 
 /* A group of tiles over a part of the runs. */
@@ -213,9 +218,10 @@ static void conv_item(void *ctx, size_t work, size_t thread)
             for (uint32_t i = 0; i < conv->taps * BB_TILE_PIXELS; i++)
                 sums[g][i % BB_TILE_PIXELS] += bb_codes_sum(rows[i], bb_row_bytes(form, q->padded), g);
         const size_t pixel = (size_t)item * conv->oh * conv->ow + run * BB_TILE_PIXELS;
+        const float *add = conv->add ? conv->add + item * conv->add_item + run * BB_TILE_PIXELS * conv->add_pixel : NULL;
         for (uint32_t i = 0; i < n; i++)
             run_tile(c, class->way, &tiles[i], (const uint8_t *const *)(void *)rows,
-                     (const int32_t (*)[BB_TILE_PIXELS])sums, pixel, pixels);
+                     (const int32_t (*)[BB_TILE_PIXELS])sums, pixel, add, pixels);
     }
 }
 

@@ -64,7 +64,7 @@ static bool is_read(const bb_graph *g, uint32_t v, uint32_t at)
 static size_t value_end(const bb_graph *g, const bb_plan *plan, uint32_t v)
 {
     size_t windows = g->values[v].rate == BB_RATE_STEP ? plan->windows : 1;
-    return plan->offset[v] + windows * bb_shape_size(plan->shapes[v]) * sizeof(float);
+    return plan->offset[BB_PLAIN][v] + windows * bb_shape_size(plan->shapes[v]) * sizeof(float);
 }
 
 /* Values of one moment do not share memory: whatever is read at op i or later is not what op i writes over. Inputs and
@@ -73,7 +73,7 @@ static void check_plan(const bb_graph *g, const bb_plan *plan)
 {
     for (uint32_t i = 0; i < g->n_ops; i++) {
         uint32_t y = bb_op_value(g, i);
-        size_t y_at = plan->offset[y], y_end = value_end(g, plan, y);
+        size_t y_at = plan->offset[BB_PLAIN][y], y_end = value_end(g, plan, y);
         FUZZ_CHECK(y_end <= plan->value_bytes);
         for (uint32_t v = 0; v < g->n_values; v++) {
             if (v == y) continue;
@@ -81,7 +81,7 @@ static void check_plan(const bb_graph *g, const bb_plan *plan)
             bool made = v < g->n_inputs || when(g, v - g->n_inputs) < when(g, i);
             if (g->values[v].rate == BB_RATE_STEP && plan->windows > 1) kept = kept || is_read(g, v, g->n_ops);
             if (kept || (made && is_read(g, v, when(g, i))))
-                FUZZ_CHECK(value_end(g, plan, v) <= y_at || y_end <= plan->offset[v]);
+                FUZZ_CHECK(value_end(g, plan, v) <= y_at || y_end <= plan->offset[BB_PLAIN][v]);
         }
     }
 }
@@ -92,8 +92,9 @@ static void plan(const bb_graph *g, const bb_bindings *bind)
     uint32_t n = g->n_values;
     bb_weight *weights = calloc(g->n_weights + 1, sizeof *weights);
     bb_shape *shapes = fuzz_block(n * sizeof *shapes);
-    bb_plan p = {.shapes = shapes, .offset = fuzz_block(n * sizeof *p.offset), .last = fuzz_block(n * sizeof *p.last),
+    bb_plan p = {.shapes = shapes, .fusion = fuzz_block(g->n_ops * sizeof *p.fusion), .last = fuzz_block(n * sizeof *p.last),
                  .live = fuzz_block(n * sizeof *p.live)};
+    for (uint32_t i = 0; i < BB_LAYOUTS; i++) p.offset[i] = fuzz_block(n * sizeof *p.offset[i]);
     static const float nothing;
     for (uint32_t i = 0; i < g->n_weights; i++)
         weights[i] = (bb_weight){.f32 = &nothing, .stride = (g->weights[i].dim[0] + 15) / 16 * 16};
@@ -109,7 +110,8 @@ static void plan(const bb_graph *g, const bb_bindings *bind)
         FUZZ_CHECK(sum == shapes[v].c);
     }
     if (status == BB_OK && n <= 64) check_plan(g, &p);
-    free(p.offset);
+    for (uint32_t i = 0; i < BB_LAYOUTS; i++) free(p.offset[i]);
+    free(p.fusion);
     free(p.last);
     free(p.live);
     free(shapes);

@@ -154,9 +154,11 @@ static bb_status open_run(bb_bench_layer *l, const bb_kernels *kernels, bb_par *
     const bb_bench_shape *s = &l->shape;
     const bb_bindings bind = {{1, s->items, s->height, s->width, 1, 1}};
     bb_shape shapes[2];
-    size_t offset[2];
+    bb_fusion fusion[1];
+    size_t offset[BB_LAYOUTS][2];
     uint32_t last[2], live[2];
-    bb_plan plan = {.shapes = shapes, .offset = offset, .last = last, .live = live};
+    bb_plan plan = {.shapes = shapes, .fusion = fusion, .offset = {offset[BB_PLAIN], offset[BB_FUSED]}, .last = last,
+                    .live = live};
     BB_TRY(bb_plan_make(&plan, &l->pack, kernels, &bind, 1, err));
     l->macs = plan.macs;
     bb_arena arena = bb_arena_init(NULL, 0);
