@@ -25,10 +25,13 @@ extern const bb_kernels BB_SET_JOIN(bb_kernels_, BB_ISA);
     .gelu = BB_FN(gelu), .mish = BB_FN(mish), .add = BB_FN(add), .add_channels = BB_FN(add_channels),  \
     .modulate = BB_FN(modulate), .affine = BB_FN(affine)
 
+/* And all others. */
+#define BB_ALL_OPS \
+    BB_VEC_OPS, .tables = BB_FN(tables), .expand_tile = BB_FN(expand_tile), .dequantize_tile = BB_FN(dequantize_tile)
+
 /* A set that has every op; its dot ways follow the needs. */
 #define BB_SET(cpu_bits, ...)                                                                          \
     const bb_kernels BB_SET_JOIN(bb_kernels_, BB_ISA) = {                                              \
-        .isa = BB_SET_TEXT(BB_ISA), .needs = (cpu_bits), .dots = {__VA_ARGS__}, BB_VEC_OPS,            \
-        .tables = BB_FN(tables), .expand_tile = BB_FN(expand_tile), .dequantize_tile = BB_FN(dequantize_tile)}
+        .isa = BB_SET_TEXT(BB_ISA), .needs = (cpu_bits), .dots = {__VA_ARGS__}, BB_ALL_OPS}
 
 #endif

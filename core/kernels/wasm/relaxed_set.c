@@ -1,9 +1,14 @@
-/* What relaxed SIMD adds to the simd128 set: dot ways. All ops are those of simd128. */
-#include "kernels/kernels.h"
+/* What relaxed SIMD adds to the simd128 set: dot ways. All ops are those of simd128, and so are the ways for which there
+ * is no better one: modules are small, so the others do not come along. */
+#define BB_ISA wasm_simd128
+#include "kernels/set.h"
 
 extern const bb_dot bb_dot_wasm_relaxed, bb_dot_wasm_relaxed_wide, bb_dot_wasm_relaxed_table2, bb_dot_wasm_relaxed_table;
+extern const bb_dot bb_dot_wasm_simd128_pair, bb_dot_wasm_simd128_pair_short, bb_dot_wasm_simd128;
 extern const bb_kernels bb_kernels_wasm_relaxed;
 
-const bb_kernels bb_kernels_wasm_relaxed = {.isa = "wasm_relaxed", .needs = BB_CPU_WASM_RELAXED,
-                                            .dots = {&bb_dot_wasm_relaxed_table2, &bb_dot_wasm_relaxed_table,
-                                                     &bb_dot_wasm_relaxed, &bb_dot_wasm_relaxed_wide}};
+const bb_kernels bb_kernels_wasm_relaxed = {
+    .isa = "wasm_relaxed", .needs = BB_CPU_WASM_RELAXED,
+    .dots = {&bb_dot_wasm_relaxed_table2, &bb_dot_wasm_relaxed_table, &bb_dot_wasm_relaxed, &bb_dot_wasm_relaxed_wide,
+             &bb_dot_wasm_simd128_pair, &bb_dot_wasm_simd128_pair_short, &bb_dot_wasm_simd128},
+    BB_ALL_OPS};
