@@ -136,46 +136,51 @@ void BB_FN(f16_to_f32)(float *y, const uint16_t *x, size_t n)
     for (; i < n; i++) y[i] = bb_f16_to_f32(x[i]);
 }
 
-/* Adds Σ x, or Σ (x − mean)², over the pixels to each of n vectors of channels; n and centred are constants at every
- * call, so that the sums stay in registers. */
+/* Adds Σ x, or Σ (x − mean)² if mean is given, over the pixels to each of n vectors of channels, of which the last may
+ * have only some. n is a constant at every call, so that the sums stay in registers. */
 BB_INLINE void add_run(float *sum, const float *x, const float *mean, size_t stride, size_t pixels, const size_t n,
-                       const bool centred)
+                       size_t channels)
 {
     vf run[4] = {{0}};
     for (size_t p = 0; p < pixels; p++, x += stride) {
-        _Pragma("GCC unroll 4") for (size_t v = 0; v < n; v++) {
-            vf d = load(x + v * BB_LANES);
-            if (centred) d = d - load(mean + v * BB_LANES);
-            run[v] = run[v] + (centred ? d * d : d);
+        vf d[4];
+        _Pragma("GCC unroll 4") for (size_t v = 0; v < n; v++) d[v] = load_some(x + v * BB_LANES, channels);
+        if (mean) {
+            _Pragma("GCC unroll 4") for (size_t v = 0; v < n; v++) {
+                d[v] = d[v] - load_some(mean + v * BB_LANES, channels);
+                d[v] = d[v] * d[v];
+            }
         }
+        _Pragma("GCC unroll 4") for (size_t v = 0; v < n; v++) run[v] = run[v] + d[v];
     }
-    for (size_t v = 0; v < n; v++) store(sum + v * BB_LANES, load(sum + v * BB_LANES) + run[v]);
+    for (size_t v = 0; v < n; v++) {
+        float *to = sum + v * BB_LANES;
+        store_some(to, load_some(to, channels) + run[v], channels);
+    }
 }
 
-/* sum[c] = Σ x, or Σ (x − mean)²: over runs of 64 pixels, then over the runs. */
-BB_INLINE void channel_sums(const bb_norm_stats_args *a, float *sum, const float *mean, const bool centred)
+/* sum[c] = Σ x, or Σ (x − mean)² if mean is given: over runs of 64 pixels, then over the runs. */
+static __attribute__((noinline)) void channel_sums(const bb_norm_stats_args *a, float *sum, const float *mean)
 {
     memset(sum, 0, a->c * sizeof *sum);
     for (size_t first = 0; first < a->pixels; first += BB_NORM_RUN) {
         const size_t left = a->pixels - first, pixels = left < BB_NORM_RUN ? left : BB_NORM_RUN;
         const float *x = a->x + first * a->c;
-        size_t c = 0;
-        for (; c + 4 * BB_LANES <= a->c; c += 4 * BB_LANES)
-            add_run(sum + c, x + c, mean + c, a->c, pixels, 4, centred);
-        for (; c + BB_LANES <= a->c; c += BB_LANES) add_run(sum + c, x + c, mean + c, a->c, pixels, 1, centred);
-        for (; c < a->c; c++) {
-            float run = 0;
-            for (size_t p = 0; p < pixels; p++) {
-                const float d = centred ? x[p * a->c + c] - mean[c] : x[p * a->c + c];
-                run = run + (centred ? d * d : d);
+        for (size_t c = 0; c < a->c;) {
+            const float *m = mean ? mean + c : NULL;
+            if (c + 4 * BB_LANES <= a->c) {
+                add_run(sum + c, x + c, m, a->c, pixels, 4, BB_LANES);
+                c += 4 * BB_LANES;
+            } else {
+                add_run(sum + c, x + c, m, a->c, pixels, 1, a->c - c);
+                c += BB_LANES;
             }
-            sum[c] = sum[c] + run;
         }
     }
 }
 
 /* Channel sums to the mean over each group, written to all of the group's channels. */
-static void group_means(const bb_norm_stats_args *a, float *out, const float *sum)
+static __attribute__((noinline)) void group_means(const bb_norm_stats_args *a, float *out, const float *sum)
 {
     const size_t per_group = a->c / a->groups;
     const float count = (float)(a->pixels * per_group);
@@ -188,9 +193,9 @@ static void group_means(const bb_norm_stats_args *a, float *out, const float *su
 
 void BB_FN(norm_stats)(const bb_norm_stats_args *a)
 {
-    channel_sums(a, a->rstd, a->mean, false);
+    channel_sums(a, a->rstd, NULL);
     group_means(a, a->mean, a->rstd);
-    channel_sums(a, a->rstd, a->mean, true);
+    channel_sums(a, a->rstd, a->mean);
     group_means(a, a->rstd, a->rstd);
     for (size_t c = 0; c < a->c; c++) a->rstd[c] = 1.0f / bb_sqrtf(a->rstd[c] + a->eps);
 }
@@ -215,18 +220,12 @@ void BB_FN(avg_pool2d)(const bb_avg_pool_args *a)
     for (size_t p = 0; p < a->pixels; p++) {
         const float *x = a->x + p * a->factor * a->c;
         float *y = a->y + p * a->c;
-        size_t c = 0;
-        for (; c + BB_LANES <= a->c; c += BB_LANES) {
+        for (size_t c = 0; c < a->c; c += BB_LANES) {
             vf sum = {0};
             for (size_t ky = 0; ky < a->factor; ky++)
-                for (size_t kx = 0; kx < a->factor; kx++) sum = sum + load(x + ky * a->row_stride + kx * a->c + c);
-            store(y + c, sum / count);
-        }
-        for (; c < a->c; c++) {
-            float sum = 0;
-            for (size_t ky = 0; ky < a->factor; ky++)
-                for (size_t kx = 0; kx < a->factor; kx++) sum = sum + x[ky * a->row_stride + kx * a->c + c];
-            y[c] = sum / count;
+                for (size_t kx = 0; kx < a->factor; kx++)
+                    sum = sum + load_some(x + ky * a->row_stride + kx * a->c + c, a->c - c);
+            store_some(y + c, sum / count, a->c - c);
         }
     }
 }
@@ -235,25 +234,26 @@ void BB_FN(silu)(float *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i += RUN) {
         const size_t left = n - i < RUN ? n - i : RUN, whole = left / BB_LANES * BB_LANES;
-        float e[RUN];
-        silu_split(e, x + i, whole);
-        for (size_t k = 0; k < whole; k += BB_LANES) store(y + i + k, silu_join(load(x + i + k), load(e + k)));
-        for (size_t k = i + whole; k < i + left; k++) y[k] = x[k] / (1.0f + bb_expf(-x[k]));
+        float e[RUN], copy[RUN];
+        const float *in = x + i;
+        if (left < RUN) {
+            memset(copy, 0, sizeof copy);
+            in = memcpy(copy, in, left * sizeof *in);
+        }
+        silu_split(e, in, bb_align_up(left, BB_LANES));
+        for (size_t k = 0; k < whole; k += BB_LANES) store(y + i + k, silu_join(load(in + k), load(e + k)));
+        if (whole < left) store_some(y + i + whole, silu_join(load(in + whole), load(e + whole)), left - whole);
     }
 }
 
 void BB_FN(gelu)(float *y, const float *x, size_t n)
 {
-    size_t i = 0;
-    for (; i + BB_LANES <= n; i += BB_LANES) store(y + i, gelu_v(load(x + i)));
-    for (; i < n; i++) y[i] = bb_geluf(x[i]);
+    for (size_t i = 0; i < n; i += BB_LANES) store_some(y + i, gelu_v(load_some(x + i, n - i)), n - i);
 }
 
 void BB_FN(mish)(float *y, const float *x, size_t n)
 {
-    size_t i = 0;
-    for (; i + BB_LANES <= n; i += BB_LANES) store(y + i, mish_v(load(x + i)));
-    for (; i < n; i++) y[i] = bb_mishf(x[i]);
+    for (size_t i = 0; i < n; i += BB_LANES) store_some(y + i, mish_v(load_some(x + i, n - i)), n - i);
 }
 
 void BB_FN(add)(float *y, const float *a, const float *b, size_t n)

@@ -36,34 +36,26 @@ static void attention_scores(attention_state *t, const bb_attention_args *a, con
 /* Scores to weights p; m, l and r follow. */
 static void attention_weights(attention_state *t, size_t keys)
 {
-    vf max[VECTORS], sum[VECTORS];
     for (size_t v = 0; v < VECTORS; v++) {
-        max[v] = t->max[v];
-        for (size_t i = 0; i < keys; i++) max[v] = greater(load(t->s + i * BB_TILE + v * BB_LANES), max[v]);
-        const vf r = exp_v(t->max[v] - max[v]);
+        float *s = t->s + v * BB_LANES, half[BB_ATTENTION_KEYS * BB_LANES];
+        vf max = t->max[v];
+        for (size_t i = 0; i < keys; i++) max = greater(load(s + i * BB_TILE), max);
+        const vf r = exp_v(t->max[v] - max);
+        for (size_t i = 0; i < keys; i++) {
+            vf power;
+            store(half + i * BB_LANES, exp_split(load(s + i * BB_TILE) - max, &power));
+            store(s + i * BB_TILE, power);
+        }
+        vf sum = t->sum[v] * r;
+        for (size_t i = 0; i < keys; i++) {
+            const vf p = exp_join(load(half + i * BB_LANES), load(s + i * BB_TILE));
+            store(s + i * BB_TILE, p);
+            sum = sum + p;
+        }
         store(t->r + v * BB_LANES, r);
-        sum[v] = t->sum[v] * r;
-        t->max[v] = max[v];
+        t->max[v] = max;
+        t->sum[v] = sum;
     }
-    for (size_t first = 0; first < keys; first += RUN / BB_TILE) {
-        const size_t left = keys - first, n = left < RUN / BB_TILE ? left : RUN / BB_TILE;
-        float r[RUN], *s = t->s + first * BB_TILE;
-        for (size_t i = 0; i < n * BB_TILE; i += BB_TILE) {
-            _Pragma("GCC unroll 4") for (size_t v = 0; v < VECTORS; v++) {
-                vf power;
-                store(r + i + v * BB_LANES, exp_split(load(s + i + v * BB_LANES) - max[v], &power));
-                store(s + i + v * BB_LANES, power);
-            }
-        }
-        for (size_t i = 0; i < n * BB_TILE; i += BB_TILE) {
-            _Pragma("GCC unroll 4") for (size_t v = 0; v < VECTORS; v++) {
-                const vf p = exp_join(load(r + i + v * BB_LANES), load(s + i + v * BB_LANES));
-                store(s + i + v * BB_LANES, p);
-                sum[v] = sum[v] + p;
-            }
-        }
-    }
-    _Pragma("GCC unroll 4") for (size_t v = 0; v < VECTORS; v++) t->sum[v] = sum[v];
 }
 
 /* o[query][c] = o·r + Σ_i p·v[i][c] for some vectors of channels. */

@@ -50,7 +50,7 @@ BB_INLINE vf exp_v(vf x)
 /* x / (1 + bb_expf(−x)) is silu_join(x, e) with the e that silu_split gives for n ≤ RUN floats, whole vectors: half of
  * exp(−x), as n may be 128 here. What that makes of the smallest powers does not matter, as 1 + e is 1 there; at the
  * upper clamp e is infinite. */
-static void silu_split(float *e, const float *x, size_t n)
+static __attribute__((noinline)) void silu_split(float *e, const float *x, size_t n)
 {
     float power[RUN];
     for (size_t i = 0; i < n; i += BB_LANES) {

@@ -15,6 +15,27 @@ typedef uint16_t vh_memory __attribute__((vector_size(2 * BB_LANES), aligned(2),
 
 BB_INLINE vf load(const float *x) { return *(const vf_memory *)x; }
 BB_INLINE void store(float *y, vf v) { *(vf_memory *)y = v; }
+
+/* The first n floats of a vector, zeros behind them; all of it if n is larger. */
+BB_INLINE vf load_some(const float *x, size_t n)
+{
+    float some[BB_LANES] = {0};
+    if (n >= BB_LANES) return load(x);
+    memcpy(some, x, n * sizeof *x);
+    return load(some);
+}
+
+BB_INLINE void store_some(float *y, vf v, size_t n)
+{
+    float some[BB_LANES];
+    if (n >= BB_LANES) {
+        store(y, v);
+        return;
+    }
+    store(some, v);
+    memcpy(y, some, n * sizeof *y);
+}
+
 BB_INLINE vf splat(float x) { return x - (vf){0}; } /* exact, and compilers know it */
 BB_INLINE vf choose(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 
