@@ -26,6 +26,7 @@ const SYSTEM = [
   [/^core\/kernels\/x86\/cpu_x86\.c$/, ['cpuid.h']],
   [/^core\/kernels\/x86\/avx[^/]*$/, ['immintrin.h']],
   [/^core\/kernels\/wasm\/(simd128|relaxed)[^/]*$/, ['wasm_simd128.h']],
+  [/^core\/kernels\/arm\/cpu_arm\.c$/, ['sys/auxv.h']],
   [/^core\/kernels\/arm\/neon[^/]*$/, ['arm_neon.h']],
 ];
 const BUILTINS =

@@ -127,7 +127,8 @@ typedef struct bb_avg_pool_args {
 #undef BB_OP
 
 typedef struct bb_kernels {
-    const char *isa; /* of the best set in the table: "scalar", "x86_avx2", "x86_avx512", "wasm_simd128", "wasm_relaxed" */
+    const char *isa; /* of the best set in the table: "scalar", "x86_avx2", "x86_avx512", "wasm_simd128", "wasm_relaxed",
+                        "arm_neon", "arm_dotprod" */
     uint32_t needs;  /* BB_CPU_* bits */
     const bb_dot *dots[BB_DOTS]; /* ways, all that can run here; NULL after the last */
     float cost[BB_DOTS];         /* of each; 0 in a set's own table */
@@ -137,7 +138,10 @@ typedef struct bb_kernels {
 } bb_kernels;
 
 /* What a CPU can do. The wasm ones are properties of the module. */
-enum { BB_CPU_AVX2 = 1, BB_CPU_AVX512 = 2, BB_CPU_WASM_SIMD128 = 4, BB_CPU_WASM_RELAXED = 8, BB_CPU_ALL = -1 };
+enum {
+    BB_CPU_AVX2 = 1, BB_CPU_AVX512 = 2, BB_CPU_WASM_SIMD128 = 4, BB_CPU_WASM_RELAXED = 8, BB_CPU_NEON = 16,
+    BB_CPU_DOTPROD = 32, BB_CPU_ALL = -1
+};
 uint32_t bb_cpu_features(void); /* cpu_*.c, chosen by the build */
 
 /* Fills out from the sets whose needs are all in cpu (a mask, for tests and --cpu). Dot ways of all these sets are

@@ -21,14 +21,15 @@ export function fnv1a64(bytes) {
 /** { hash, kernels, threads, png } of a picture, or { lacking } if this machine cannot run what the options ask for. */
 export const nativeHash = (...picture) => hashBy(join(build, 'bitbrush'), ...picture);
 
-/** The same by the tool at that path. */
+/** The same by the tool at that path, or by a command that takes a tool's arguments at its end. */
 export function hashBy(tool, model, request, ...options) {
   const folder = mkdtempSync(join(tmpdir(), 'bitbrush-golden-'));
   const out = join(folder, 'out.png');
   const flags = Object.entries(request).flatMap(([key, value]) => [`--${key}`, String(value)]);
   try {
     const args = ['generate', model, ...flags, ...options, '--quiet', '--json', '-o', out];
-    const text = execFileSync(tool, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+    const [program, ...first] = [tool].flat();
+    const text = execFileSync(program, [...first, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
     const { rgba_fnv1a64: hash, kernels, threads } = JSON.parse(text);
     return { hash, kernels, threads, png: readFileSync(out) };
   } catch (error) {

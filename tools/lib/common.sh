@@ -32,6 +32,11 @@ need_other_builds() {
     need wasi-libc /usr/lib/wasm32-wasi/libc.a
     need libclang-rt-19-dev-wasm32 /usr/lib/llvm-19/lib/clang/19/lib/wasi/libclang_rt.builtins-wasm32.a
     need emscripten emcmake
+    if [[ $(uname -m) != aarch64 ]]; then
+        need gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc
+        need libc6-dev-arm64-cross /usr/aarch64-linux-gnu/include/stdlib.h
+        need qemu-user qemu-aarch64
+    fi
 }
 
 # Installs what need() found missing, once and without questions; touches no package manager if that is nothing.
