@@ -5,7 +5,7 @@
 #include "run/codes.h"
 
 #define GROUP_TILES 8u      /* at most */
-#define GROUP_BYTES 81920u  /* of panels: they stream from the second cache, rows stay in the first */
+#define GROUP_BYTES 98304u  /* of panels: they stream from the second cache, rows stay in the first */
 
 /* A width class as the walker sees it. */
 typedef struct tile_class {
