@@ -68,7 +68,8 @@ static inline void kc_run_way(kc *k, const kc_tile *t, const bb_kernels *set, co
     const uint8_t *base = t->codes;
     if (way->rows != BB_ROWS_CODES) {
         uint8_t *made = kc_place(k, KC_C, t->count * row);
-        if (way->rows == BB_ROWS_WIDE) set->widen((uint16_t *)(void *)made, t->codes, t->count * codes_row);
+        if (way->rows == BB_ROWS_SIGNED) bb_signed_codes(made, t->codes, t->count * codes_row);
+        else if (way->rows == BB_ROWS_WIDE) set->widen((uint16_t *)(void *)made, t->codes, t->count * codes_row);
         else
             set->tables(&(bb_tables_args){.t = made, .a = t->codes, .pixels = t->count, .channels = codes_row,
                                           .a_stride = codes_row, .t_stride = row, .bias = bias[way->rows]});

@@ -23,7 +23,7 @@ uint32_t bb_dot_choose(const bb_kernels *kernels, const bb_dot_shape *shape, flo
         if (!way->fits(shape)) continue;
         float cost = kernels->cost[i] * (way->per_plane ? (float)shape->planes : 1.0f);
         if (way->rows != BB_ROWS_CODES)
-            cost += (way->rows == BB_ROWS_WIDE ? BB_DOT_WIDE_COST : BB_DOT_TABLE_COST) / reuse;
+            cost += (bb_rows_are_tables(way->rows) ? BB_DOT_TABLE_COST : BB_DOT_WIDE_COST) / reuse;
         if (least == 0 || cost < least) {
             best = i;
             least = cost;

@@ -24,11 +24,25 @@ typedef enum bb_rows {
                         bit b for channel 4g + b; u8, 0..60 */
     BB_ROWS_CENTRED, /* the same minus 30, i8: −30..30 */
     BB_ROWS_WIDE,    /* u16 a per channel */
+    BB_ROWS_SIGNED,  /* i8 a − 128 per channel: bb_signed_codes */
     BB_ROWS_FORMS
 } bb_rows;
 BB_INLINE size_t bb_row_bytes(bb_rows form, size_t channels)
 {
-    return form == BB_ROWS_CODES ? channels : form == BB_ROWS_WIDE ? 2 * channels : 4 * channels;
+    static const uint8_t bytes[] = {1, 4, 4, 2, 1};
+    return bytes[form] * channels;
+}
+BB_INLINE bool bb_rows_are_tables(bb_rows form) { return form == BB_ROWS_TABLES || form == BB_ROWS_CENTRED; }
+
+/* n codes, a multiple of 8, to BB_ROWS_SIGNED. */
+BB_INLINE void bb_signed_codes(uint8_t *y, const uint8_t *a, size_t n)
+{
+    for (size_t i = 0; i < n; i += 8) {
+        uint64_t eight;
+        memcpy(&eight, a + i, 8);
+        eight ^= 0x8080808080808080u;
+        memcpy(y + i, &eight, 8);
+    }
 }
 
 /* What a way needs to know of one tile's segment before any data. */

@@ -41,12 +41,13 @@ static void make_forms(const codes_walk *w, uint8_t *base, const size_t *rows, s
         if (!(at->forms >> f & 1)) continue;
         const bb_kernels *kernels = w->conv->run->kernels;
         uint8_t *code = base + rows[BB_ROWS_CODES], *row = base + rows[f];
-        if (f != BB_ROWS_WIDE)
+        if (bb_rows_are_tables((bb_rows)f))
             kernels->tables(&(bb_tables_args){
                 .t = row, .a = code, .pixels = n, .channels = w->q->padded, .a_stride = at->stride[BB_ROWS_CODES],
                 .t_stride = at->stride[f], .bias = table_bias[f]});
         for (size_t p = 0; p < n; p++, code += at->stride[BB_ROWS_CODES], row += at->stride[f]) {
             if (f == BB_ROWS_WIDE) kernels->widen((uint16_t *)(void *)row, code, w->q->padded);
+            if (f == BB_ROWS_SIGNED) bb_signed_codes(row, code, w->q->padded);
             memcpy(sums_of(row, bb_row_bytes((bb_rows)f, w->q->padded)), sums_of(code, w->q->padded),
                    BB_MAX_SEGMENTS * sizeof(int32_t));
         }

@@ -52,6 +52,7 @@ static void take_all(bb_resident *r, const bb_kernels *kernels, bb_arena *arena)
     for (uint32_t i = 0; i < s->planes * BB_TILE; i++) multiplier[i] = (int16_t)(1 << i / BB_TILE);
     for (uint32_t i = 0; i < BB_TILE; i++) low[i] = (int8_t)(offset[i] = s->planes == BB_PLANES ? -128 : 0);
     if (r->way->rows == BB_ROWS_CODES) memcpy(picture, codes, count * bytes);
+    else if (r->way->rows == BB_ROWS_SIGNED) bb_signed_codes(picture, codes, count * s->channels);
     else if (r->way->rows == BB_ROWS_WIDE) kernels->widen((uint16_t *)(void *)picture, codes, count * s->channels);
     else kernels->tables(&(bb_tables_args){.t = picture, .a = codes, .pixels = count, .channels = s->channels,
                                            .a_stride = s->channels, .t_stride = bytes, .bias = bias[r->way->rows]});

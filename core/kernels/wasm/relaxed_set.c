@@ -3,12 +3,16 @@
 #define BB_ISA wasm_simd128
 #include "kernels/set.h"
 
-extern const bb_dot bb_dot_wasm_relaxed, bb_dot_wasm_relaxed_wide, bb_dot_wasm_relaxed_table2, bb_dot_wasm_relaxed_table;
+extern const bb_dot bb_dot_wasm_relaxed_table2, bb_dot_wasm_relaxed_table, bb_dot_wasm_relaxed_dot;
+extern const bb_dot bb_dot_wasm_relaxed_wide, bb_dot_wasm_relaxed_dot32, bb_dot_wasm_relaxed_wide32;
+extern const bb_dot bb_dot_wasm_relaxed_split32;
 extern const bb_dot bb_dot_wasm_simd128_pair, bb_dot_wasm_simd128_pair_short, bb_dot_wasm_simd128;
 extern const bb_kernels bb_kernels_wasm_relaxed;
 
 const bb_kernels bb_kernels_wasm_relaxed = {
     .isa = "wasm_relaxed", .needs = BB_CPU_WASM_RELAXED,
-    .dots = {&bb_dot_wasm_relaxed_table2, &bb_dot_wasm_relaxed_table, &bb_dot_wasm_relaxed, &bb_dot_wasm_relaxed_wide,
-             &bb_dot_wasm_simd128_pair, &bb_dot_wasm_simd128_pair_short, &bb_dot_wasm_simd128},
+    .dots = {&bb_dot_wasm_relaxed_table2, &bb_dot_wasm_relaxed_table, &bb_dot_wasm_relaxed_dot,
+             &bb_dot_wasm_relaxed_wide, &bb_dot_wasm_relaxed_dot32, &bb_dot_wasm_relaxed_wide32,
+             &bb_dot_wasm_relaxed_split32, &bb_dot_wasm_simd128_pair, &bb_dot_wasm_simd128_pair_short,
+             &bb_dot_wasm_simd128},
     BB_ALL_OPS};

@@ -5,17 +5,15 @@
  *   table   planes with free multipliers m, one by one. Lanes are outputs; each two are one number modulo 2^16, whose
  *           high half is also summed apart:                 acc = Σ_p m·Σ T_p + offset·Σ a
  * E = T − 30 are the entries of BB_ROWS_CENTRED, T those of BB_ROWS_TABLES; groups of four channels. */
-#include <wasm_simd128.h>
-
-#include "kernels/kernels.h"
+#include "kernels/wasm/relaxed.h"
 
 extern const bb_dot bb_dot_wasm_relaxed_table2, bb_dot_wasm_relaxed_table;
 
 /* Then come the indices, a byte each: per plane, or per half of the outputs, [taps][channels/8][2][16]. In the file
  * two share a byte, but to part them in the loop costs more than to read them. */
 typedef struct panel_head {
-    int32_t base[BB_TILE], offset[BB_TILE]; /* acc starts at base + offset·Σ a */
-    int8_t merge[BB_TILE];                  /* 1 2 1 2 …: as a constant, engines would make it anew in each turn */
+    relaxed_start start;
+    int8_t merge[BB_TILE]; /* 1 2 1 2 …: as a constant, engines would make it anew in each turn */
     int32_t multiplier[BB_PLANES * BB_TILE];
 } panel_head;
 
@@ -39,8 +37,8 @@ static void pack_as(const bb_panel_args *a, const bool merged)
     const size_t planes = a->shape->planes, bytes = plane_bytes(a->shape);
     uint8_t *w = (uint8_t *)(head + 1);
     for (size_t j = 0; j < BB_TILE; j++) {
-        head->base[j] = merged ? (int32_t)(90 * a->shape->taps * a->shape->channels / 4) : 0;
-        head->offset[j] = a->offset[j];
+        head->start.base[j] = merged ? (int32_t)(90 * a->shape->taps * a->shape->channels / 4) : 0;
+        head->start.times[j] = a->offset[j];
         head->merge[j] = j % 2 + 1;
     }
     for (size_t i = 0; i < planes * BB_TILE; i++) head->multiplier[i] = a->multiplier[i];
@@ -78,8 +76,8 @@ BB_INLINE void flush(int32_t *acc, v128_t sum, const int32_t *m)
         low = wasm_i32x4_mul(low, wasm_v128_load(m));
         high = wasm_i32x4_mul(high, wasm_v128_load(m + 4));
     }
-    wasm_v128_store(acc, wasm_i32x4_add(wasm_v128_load(acc), low));
-    wasm_v128_store(acc + 4, wasm_i32x4_add(wasm_v128_load(acc + 4), high));
+    add_to(acc, low);
+    add_to(acc + 4, high);
 }
 
 /* The same for a lane of bytes in each output: sum modulo 2^16 of two, and of the odd ones alone. */
@@ -156,21 +154,11 @@ static __attribute__((noinline)) void add_last(const bb_dot_args *a, int32_t *ac
     }
 }
 
-static __attribute__((noinline)) void start(const bb_dot_args *a)
-{
-    const panel_head *head = a->panel;
-    for (size_t p = 0; p < a->pixels; p++)
-        for (size_t j = 0; j < BB_TILE; j += 4) {
-            const v128_t scaled = wasm_i32x4_mul(wasm_v128_load(head->offset + j), wasm_i32x4_splat(a->sums[p]));
-            wasm_v128_store(a->acc + p * BB_TILE + j, wasm_i32x4_add(scaled, wasm_v128_load(head->base + j)));
-        }
-}
-
 BB_INLINE void run_as(const bb_dot_args *a, const bool merged)
 {
     const size_t n = merged ? BB_TILE_PIXELS : 4, bytes = plane_bytes(a->shape);
     const panel_head *head = a->panel;
-    start(a);
+    bb_relaxed_start(a);
     for (size_t first = 0; first < a->pixels; first += n) {
         const uint8_t *w = (const uint8_t *)(head + 1);
         for (size_t i = 0; i < a->shape->planes; i++, w += bytes) {
