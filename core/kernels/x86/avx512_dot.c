@@ -8,58 +8,107 @@ extern const bb_dot bb_dot_x86_avx512_vnni;
 
 enum { BLOCK = 16, VECTORS = 4 }; /* channels of one output in a 128-bit lane; vectors for all outputs */
 
-/* Panel: int8 [taps][channels/16][4][4][16]: lane l of vector r has 16 channels of output 4l + r, so a pixel's codes
+/* Panel: int8 [taps][channels/16][4][4][16]: lane l of vector r has 16 channels of output 4r + l, so a pixel's codes
  * are loaded once, the same 16 to all lanes, for four vectors. Rows of 8 channels more end in half a block. */
 static size_t panel_bytes(const bb_dot_shape *s) { return s->taps * bb_align_up(s->channels, BLOCK) * BB_TILE; }
 static bool fits(const bb_dot_shape *s) { return true; }
 
-/* Byte i of lane l is x[4l + r]: a constant of each output, in the order of vector r. */
-BB_INLINE __m512i by_output(const int16_t *x, int r)
+/* Byte i of lane l = the low byte of x[4r + l]. Weights modulo 256 are enough, as they fit int8. */
+BB_INLINE __m512i by_lane(const int16_t *x, size_t r)
 {
-    const __m512i lanes = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x)); /* dword r of lane l */
-    return _mm512_shuffle_epi8(lanes, _mm512_set1_epi8((char)(4 * r)));
+    const __m128i bytes = _mm256_cvtepi16_epi8(_mm256_loadu_si256((const __m256i *)x));
+    const __m512i lane = _mm512_set_epi64(0x0303030303030303, 0x0303030303030303, 0x0202020202020202, 0x0202020202020202,
+                                          0x0101010101010101, 0x0101010101010101, 0, 0);
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), _mm512_add_epi8(lane, _mm512_set1_epi8((char)(4 * r))));
 }
 
-/* Sums modulo 256 are enough, as the results fit int8. */
-static void pack(const bb_panel_args *a)
+/* Entry i of lane l: what output 4r + l gets from four planes, whose bits are i. */
+static __m512i weights_of(const bb_panel_args *a, size_t first, size_t r)
+{
+    static const uint64_t has_bit[4] = {0xaaaaaaaaaaaaaaaa, 0xcccccccccccccccc, 0xf0f0f0f0f0f0f0f0, 0xff00ff00ff00ff00};
+    __m512i w = first ? _mm512_setzero_si512() : by_lane(a->offset, r);
+    for (size_t p = first; p < a->shape->planes && p < first + 4; p++)
+        w = _mm512_mask_add_epi8(w, has_bit[p - first], w, by_lane(a->multiplier + p * BB_TILE, r));
+    return w;
+}
+
+/* Swaps bits `mask` with those `shift` above them. */
+BB_INLINE __m512i swap_bits(__m512i x, int shift, int64_t mask)
+{
+    const __m512i t = _mm512_and_si512(_mm512_xor_si512(x, _mm512_srli_epi64(x, (unsigned)shift)),
+                                       _mm512_set1_epi64(mask));
+    return _mm512_xor_si512(_mm512_xor_si512(x, t), _mm512_slli_epi64(t, (unsigned)shift));
+}
+
+/* Up to four planes of two blocks of eight channels, of which the second is `next` bytes on, or 0 if next is 0: a
+ * nibble for each weight, the four bits that planes have. Output j is quadword j; the first block is the low nibble of
+ * its bytes, the second the high one. */
+BB_INLINE void gather_bits(__m512i bits[2], const uint8_t *at, size_t planes, size_t next)
+{
+    const __m256i order = _mm256_set_epi32(7, 3, 6, 2, 5, 1, 4, 0); /* doublewords of both blocks to quadwords */
+    __m256i v[4] = {{0}}, q[4];
+    _Pragma("GCC unroll 4") for (size_t p = 0; p < 4; p++, at += BB_TILE) {
+        if (p >= planes) break;
+        v[p] = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)at));
+        if (next) v[p] = _mm256_inserti128_si256(v[p], _mm_loadu_si128((const __m128i *)(at + next)), 1);
+        else v[p] = _mm256_zextsi128_si256(_mm256_castsi256_si128(v[p]));
+    }
+    const __m256i low01 = _mm256_unpacklo_epi8(v[0], v[1]), high01 = _mm256_unpackhi_epi8(v[0], v[1]);
+    const __m256i low23 = _mm256_unpacklo_epi8(v[2], v[3]), high23 = _mm256_unpackhi_epi8(v[2], v[3]);
+    q[0] = _mm256_permutevar8x32_epi32(_mm256_unpacklo_epi16(low01, low23), order);
+    q[1] = _mm256_permutevar8x32_epi32(_mm256_unpackhi_epi16(low01, low23), order);
+    q[2] = _mm256_permutevar8x32_epi32(_mm256_unpacklo_epi16(high01, high23), order);
+    q[3] = _mm256_permutevar8x32_epi32(_mm256_unpackhi_epi16(high01, high23), order);
+    _Pragma("GCC unroll 2") for (size_t i = 0; i < 2; i++) { /* 8 × 8 bits transposed in each quadword */
+        __m512i x = _mm512_inserti64x4(_mm512_castsi256_si512(q[2 * i]), q[2 * i + 1], 1);
+        x = swap_bits(x, 7, 0x00aa00aa00aa00aa);
+        x = swap_bits(x, 14, 0x0000cccc0000cccc);
+        bits[i] = swap_bits(x, 28, 0x00000000f0f0f0f0);
+    }
+}
+
+/* Lane l: the nibbles of output 4r + l, 16 channels in order. */
+BB_INLINE __m512i nibbles(const __m512i bits[2], size_t r)
+{
+    const __m512i lower = _mm512_set_epi64(3, 3, 2, 2, 1, 1, 0, 0), upper = _mm512_set_epi64(7, 7, 6, 6, 5, 5, 4, 4);
+    const __m512i twice = _mm512_permutexvar_epi64(r % 2 ? upper : lower, bits[r / 2]);
+    const __m512i shifted = _mm512_srlv_epi64(twice, _mm512_set_epi64(4, 0, 4, 0, 4, 0, 4, 0));
+    return _mm512_and_si512(shifted, _mm512_set1_epi8(15));
+}
+
+/* The part of planes first..first+3, added to what those before them made. */
+static void pack_planes(const bb_panel_args *a, size_t first)
 {
     const bb_dot_shape *s = a->shape;
-    const size_t block_bytes = s->planes * BB_TILE;
-    /* words of 16 channels in output order to [r][l], so that 64 bits are the mask of a vector */
-    const __m256i order = _mm256_set_epi16(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
-    __m512i offset[VECTORS], multiplier[BB_PLANES][VECTORS], *w = a->panel;
-    BB_ASSERT(s->planes <= BB_PLANES);
-    for (int r = 0; r < VECTORS; r++) {
-        offset[r] = by_output(a->offset, r);
-        for (size_t p = 0; p < s->planes; p++) multiplier[p][r] = by_output(a->multiplier + p * BB_TILE, r);
-    }
+    const size_t block = s->planes * BB_TILE, planes = s->planes - first;
+    __m512i table[VECTORS], *w = a->panel;
+    for (size_t r = 0; r < VECTORS; r++) table[r] = weights_of(a, first, r);
     for (size_t tap = 0; tap < s->taps; tap++) {
-        const uint8_t *planes = a->planes + tap * a->tap_stride, *end = planes + s->channels / 8 * block_bytes;
-        for (; planes < end; planes += 2 * block_bytes, w += VECTORS) {
-            __m512i sum[VECTORS] = {offset[0], offset[1], offset[2], offset[3]};
-            for (size_t p = 0; p < s->planes; p++) {
-                const uint8_t *at = planes + p * BB_TILE;
-                const __m128i low = _mm_loadu_si128((const __m128i *)at);
-                const __m128i high = planes + block_bytes < end ? _mm_loadu_si128((const __m128i *)(at + block_bytes))
-                                                                : _mm_setzero_si128();
-                const __m256i words = _mm256_or_si256(_mm256_cvtepu8_epi16(low),
-                                                      _mm256_slli_epi16(_mm256_cvtepu8_epi16(high), 8));
-                _Alignas(32) uint64_t mask[VECTORS];
-                _mm256_store_si256((__m256i *)mask, _mm256_permutexvar_epi16(order, words));
-                for (int r = 0; r < VECTORS; r++)
-                    sum[r] = _mm512_mask_add_epi8(sum[r], mask[r], sum[r], multiplier[p][r]);
+        const uint8_t *at = a->planes + tap * a->tap_stride + first * BB_TILE;
+        for (size_t c = 0; c < s->channels; c += BLOCK, at += 2 * block) {
+            __m512i bits[2];
+            gather_bits(bits, at, planes, c + 8 < s->channels ? block : 0);
+            _Pragma("GCC unroll 4") for (size_t r = 0; r < VECTORS; r++, w++) {
+                const __m512i part = _mm512_shuffle_epi8(table[r], nibbles(bits, r));
+                *w = first ? _mm512_add_epi8(*w, part) : part;
             }
-            for (int r = 0; r < VECTORS; r++) _mm512_storeu_si512(w + r, sum[r]);
         }
     }
 }
 
-/* dword r of lane l = the sum of the four dwords in lane l of sum[r]. */
+static void pack(const bb_panel_args *a)
+{
+    pack_planes(a, 0);
+    if (a->shape->planes > 4) pack_planes(a, 4);
+}
+
+/* Doubleword 4r + l = the sum of lane l of sum[r]. */
 BB_INLINE __m512i add_across(const __m512i sum[VECTORS])
 {
     const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(sum[0], sum[1]), _mm512_unpackhi_epi32(sum[0], sum[1]));
     const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(sum[2], sum[3]), _mm512_unpackhi_epi32(sum[2], sum[3]));
-    return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    const __m512i lanes = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)); /* 4l + r */
+    return _mm512_permutexvar_epi32(_mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0), lanes);
 }
 
 /* One block of n pixels against 16 outputs. */
