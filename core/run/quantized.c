@@ -183,6 +183,18 @@ static void run_tile(const qconv *c, const bb_dot *way, const tile *t, const uin
         }
 }
 
+/* Σ over the taps of each pixel's codes. */
+static void add_codes(const qconv *c, int32_t (*sums)[BB_TILE_PIXELS], const void *const *rows, size_t row_bytes)
+{
+    for (uint32_t g = 0; g < c->layer->quantizer->rec->segments; g++)
+        for (uint32_t p = 0; p < BB_TILE_PIXELS; p++) {
+            int32_t sum = 0;
+            for (uint32_t tap = 0; tap < c->conv.taps; tap++)
+                sum += bb_codes_sum(rows[tap * BB_TILE_PIXELS + p], row_bytes, g);
+            sums[g][p] = sum;
+        }
+}
+
 /* A group of tiles over a part of the runs. */
 static void conv_item(void *ctx, size_t work, size_t thread)
 {
@@ -213,10 +225,8 @@ static void conv_item(void *ctx, size_t work, size_t thread)
         loaded = item;
         const uint32_t pixels = bb_conv_gather(conv, rows, base + c->at.rows[form], c->at.stride[form],
                                                base + c->at.pad[form], run);
-        int32_t sums[BB_MAX_SEGMENTS][BB_TILE_PIXELS] = {{0}};
-        for (uint32_t g = 0; class->way->sums && g < q->rec->segments; g++)
-            for (uint32_t i = 0; i < conv->taps * BB_TILE_PIXELS; i++)
-                sums[g][i % BB_TILE_PIXELS] += bb_codes_sum(rows[i], bb_row_bytes(form, q->padded), g);
+        int32_t sums[BB_MAX_SEGMENTS][BB_TILE_PIXELS];
+        if (class->way->sums) add_codes(c, sums, (const void *const *)rows, bb_row_bytes(form, q->padded));
         const size_t pixel = (size_t)item * conv->oh * conv->ow + run * BB_TILE_PIXELS;
         const float *add = conv->add ? conv->add + item * conv->add_item + run * BB_TILE_PIXELS * conv->add_pixel : NULL;
         for (uint32_t i = 0; i < n; i++)
