@@ -28,10 +28,26 @@ static void *bump_grow(void *p, size_t old, size_t n)
     return q;
 }
 
+/* Of PNG's chunks (annex D), half a byte at a time: stb's own table is a kilobyte that modules would carry. */
+static uint32_t crc32(const uint8_t *data, int n)
+{
+    static const uint32_t table[16] = {0, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158,
+                                       0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0,
+                                       0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
+    uint32_t crc = ~0u;
+    for (int i = 0; i < n; i++) {
+        crc ^= data[i];
+        crc = crc >> 4 ^ table[crc & 15];
+        crc = crc >> 4 ^ table[crc & 15];
+    }
+    return ~crc;
+}
+
 #define STBIW_MALLOC(n) bump_take((size_t)(n))
 #define STBIW_REALLOC_SIZED(p, old, n) bump_grow(p, (size_t)(old), (size_t)(n))
 #define STBIW_FREE(p) ((void)(p))
 #define STBIW_ASSERT(x) BB_ASSERT(x)
+#define STBIW_CRC32(data, n) crc32((data), (n))
 #define STBI_WRITE_NO_STDIO
 #define STB_IMAGE_WRITE_STATIC
 #define STB_IMAGE_WRITE_IMPLEMENTATION
@@ -120,7 +136,7 @@ static uint8_t *put_chunk(uint8_t *to, const char *key, const char *value)
     memset(to + 4 + key_bytes, 0, zeros);
     memcpy(to + 4 + key_bytes + zeros, value, value_bytes);
     to += 4 + key_bytes + zeros + value_bytes;
-    return put_u32(to, stbiw__crc32(body, (int)(to - body)));
+    return put_u32(to, crc32(body, (int)(to - body)));
 }
 
 bb_status bb_png(const bb_image *img, const char *const *text, void *scratch, size_t size, const uint8_t **png,

@@ -5,7 +5,7 @@
 export const mutants = [
   {
     name: 'pad with 0 instead of z',
-    file: 'core/run/quantized.c',
+    file: 'core/run/codes.c',
     find: 'pad[k] = zero;',
     put: 'pad[k] = (uint8_t)(zero - zero);',
     by: ['contract'],
@@ -27,8 +27,8 @@ export const mutants = [
   {
     name: 'stale sum of weights',
     file: 'core/run/quantized.c',
-    find: 'if (item != loaded) load_scales(',
-    put: 'if (loaded == BB_NONE) load_scales(',
+    find: 'if (item != loaded)',
+    put: 'if (loaded == BB_NONE)',
     by: ['contract'],
   },
   {
@@ -40,7 +40,7 @@ export const mutants = [
   },
   {
     name: "next step's table row",
-    file: 'core/run/quantized.c',
+    file: 'core/run/codes.c',
     find: 'return bb_step_row(q, run->at[run->timestep][item]);',
     put: 'return (bb_step_row(q, run->at[run->timestep][item]) + 1) % q->rec->rows;',
     by: ['contract'],
@@ -48,9 +48,30 @@ export const mutants = [
   {
     name: 'guidance halves swapped',
     file: 'core/api/session.c',
-    find: 'bool null = s->rows > batch && row < batch;',
-    put: 'bool null = s->rows > batch && row >= batch;',
+    find: 'bool null = s->rows > s->req.batch && row < s->req.batch;',
+    put: 'bool null = s->rows > s->req.batch && row >= s->req.batch;',
     by: ['session'],
+  },
+  {
+    name: "the schedule's first step in all of them",
+    file: 'core/api/session.c',
+    find: 's->run.windows > 1 ? s->step : 0',
+    put: '0',
+    by: ['session'],
+  },
+  {
+    name: 'a fused sum with another pixel',
+    file: 'core/run/quantized.c',
+    find: 'run * BB_TILE_PIXELS * conv->add_pixel : NULL',
+    put: 'run * conv->add_pixel : NULL',
+    by: ['fuse'],
+  },
+  {
+    name: 'a norm is fused, and somebody else wants it',
+    file: 'core/run/fuse.c',
+    find: 'silu == BB_NONE || read_once(f, it->x)',
+    put: 'true',
+    by: ['fuse'],
   },
   {
     name: 'one plane dropped',
