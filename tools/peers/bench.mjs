@@ -188,6 +188,9 @@ for (const [group, items] of Object.entries(STEPS)) {
   console.log(`  ONNX file against our float run: ${timed.error.toExponential(1)} of the largest value`);
 }
 
+const ways = Object.entries(await inPage('ways')).sort(([, a], [, b]) => a - b);
+console.log(`\ndot ways by trial, ns: ${ways.map(([name, ns]) => `${name} ${ns.toFixed(4)}`).join(', ') || 'none'}`);
+
 if (options.json) {
   const all = { ...ratios.median, vnni, of_fastest_tenth: ratios.fast, medians_ms: medians };
   writeFileSync(`${options.json}.tmp`, `${JSON.stringify(all, null, 1)}\n`);
