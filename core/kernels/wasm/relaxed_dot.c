@@ -91,15 +91,16 @@ static void run_pixels(const bb_dot_args *a, size_t first, size_t out)
     enum { N = 4 };
     const size_t most = blocks_that_fit(a->shape);
     const int8_t *w = (const int8_t *)((const relaxed_start *)a->panel + 1) + out * 4;
+    const uint8_t *const *rows = a->rows + first, *const *const end_rows = rows + a->shape->taps * BB_TILE_PIXELS;
     int32_t *acc = a->acc + first * BB_TILE + out;
     v128_t sum[N][2];
-    size_t room = most, tap = 0, done = 0;
+    size_t room = most, done = 0;
     _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++) sum[i][0] = sum[i][1] = wasm_i32x4_const_splat(0);
     for (;;) {
         const size_t left = a->shape->channels / 8 - done, blocks = left < room ? left : room;
+        const size_t from = a->first + 8 * done;
         const uint8_t *x[N];
-        _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++)
-            x[i] = a->rows[tap * BB_TILE_PIXELS + first + i] + a->first + 8 * done;
+        _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++) x[i] = rows[i] + from;
         for (const int8_t *end = w + blocks * 8 * BB_TILE; w != end; w += 8 * BB_TILE) {
             _Pragma("GCC unroll 2") for (size_t g = 0; g < 2; g++) {
                 const v128_t w0 = wasm_v128_load(w + g * 64), w1 = wasm_v128_load(w + g * 64 + 16);
@@ -113,8 +114,11 @@ static void run_pixels(const bb_dot_args *a, size_t first, size_t out)
         }
         room -= blocks;
         done += blocks;
-        if (done == a->shape->channels / 8) done = 0, tap++;
-        if (room && tap < a->shape->taps) continue;
+        if (done == a->shape->channels / 8) {
+            done = 0;
+            rows += BB_TILE_PIXELS;
+        }
+        if (room && rows != end_rows) continue;
         v128_t done_sum[N][2]; /* a loop over memory is smaller */
         _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++) {
             done_sum[i][0] = sum[i][0];
@@ -126,7 +130,7 @@ static void run_pixels(const bb_dot_args *a, size_t first, size_t out)
             add_to(acc + i * BB_TILE + 4, wasm_i32x4_extadd_pairwise_i16x8(done_sum[i][1]));
         }
         room = most;
-        if (tap == a->shape->taps) return;
+        if (rows == end_rows) return;
     }
 }
 

@@ -93,16 +93,16 @@ BB_INLINE void flush_two(int32_t *acc, v128_t sum, v128_t odd, const int32_t *m)
 BB_INLINE void add_plane(const bb_dot_args *a, int32_t *acc, size_t first, const uint8_t *w, const int32_t *m,
                          const size_t n, const bool merged)
 {
-    const size_t tap_steps = a->shape->channels / 16;
+    const size_t tap_steps = a->shape->channels / 16, rest = a->shape->channels % 16 * 4; /* add_last has these */
+    const uint8_t *const *rows = a->rows + first, *const *const end_rows = rows + a->shape->taps * BB_TILE_PIXELS;
     const v128_t merge = wasm_v128_load(((const panel_head *)a->panel)->merge);
     const uint8_t *t[BB_TILE_PIXELS];
     v128_t sum[BB_TILE_PIXELS], odd[BB_TILE_PIXELS];
-    size_t room = merged ? STEPS2 : STEPS, done = 0, tap = 0;
+    size_t room = merged ? STEPS2 : STEPS, done = 0;
     _Pragma("GCC unroll 8") for (size_t p = 0; p < n; p++) sum[p] = odd[p] = wasm_i16x8_const_splat(0);
     for (;;) {
-        const size_t left = tap_steps - done, steps = left < room ? left : room;
-        _Pragma("GCC unroll 8") for (size_t p = 0; p < n; p++)
-            t[p] = a->rows[tap * BB_TILE_PIXELS + first + p] + a->first + 64 * done;
+        const size_t left = tap_steps - done, steps = left < room ? left : room, from = a->first + 64 * done;
+        _Pragma("GCC unroll 8") for (size_t p = 0; p < n; p++) t[p] = rows[p] + from;
         for (const uint8_t *end = w + steps * 4 * BB_TILE; w != end; w += 4 * BB_TILE) {
             const v128_t i0 = wasm_v128_load(w), i1 = wasm_v128_load(w + 16);
             const v128_t i2 = wasm_v128_load(w + 32), i3 = wasm_v128_load(w + 48);
@@ -117,23 +117,23 @@ BB_INLINE void add_plane(const bb_dot_args *a, int32_t *acc, size_t first, const
         room -= steps;
         done += steps;
         if (done == tap_steps) {
-            if (a->shape->channels % 16) w += 2 * BB_TILE; /* add_last has them */
+            w += rest;
             done = 0;
-            tap++;
+            rows += BB_TILE_PIXELS;
         }
-        if (room && tap < a->shape->taps) continue;
+        if (room && rows != end_rows) continue;
         /* through memory: a loop over pixels is smaller */
         v128_t out[BB_TILE_PIXELS][2];
         _Pragma("GCC unroll 8") for (size_t p = 0; p < n; p++) {
             out[p][0] = sum[p];
-            out[p][1] = odd[p];
+            if (!merged) out[p][1] = odd[p];
             sum[p] = odd[p] = wasm_i16x8_const_splat(0);
         }
         _Pragma("clang loop unroll(disable)") for (size_t p = 0; p < n; p++) {
             if (merged) flush(acc + p * BB_TILE, out[p][0], NULL);
             else flush_two(acc + p * BB_TILE, out[p][0], out[p][1], m);
         }
-        if (tap == a->shape->taps) return;
+        if (rows == end_rows) return;
         room = merged ? STEPS2 : STEPS;
     }
 }
