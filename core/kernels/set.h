@@ -19,6 +19,7 @@ extern const bb_kernels BB_SET_JOIN(bb_kernels_, BB_ISA);
 
 /* What vec.h defines, for a table. */
 #define BB_VEC_OPS                                                                                     \
+    .dequantize_tile = BB_FN(dequantize_tile),                                                         \
     .quantize = BB_FN(quantize), .widen = BB_FN(widen), .conv_tile_f32 = BB_FN(conv_tile_f32),         \
     .f16_to_f32 = BB_FN(f16_to_f32), .norm_stats = BB_FN(norm_stats), .group_norm = BB_FN(group_norm), \
     .attention = BB_FN(attention), .avg_pool2d = BB_FN(avg_pool2d), .silu = BB_FN(silu),               \
@@ -26,8 +27,7 @@ extern const bb_kernels BB_SET_JOIN(bb_kernels_, BB_ISA);
     .modulate = BB_FN(modulate), .affine = BB_FN(affine)
 
 /* And all others. */
-#define BB_ALL_OPS \
-    BB_VEC_OPS, .tables = BB_FN(tables), .expand_tile = BB_FN(expand_tile), .dequantize_tile = BB_FN(dequantize_tile)
+#define BB_ALL_OPS BB_VEC_OPS, .tables = BB_FN(tables), .expand_tile = BB_FN(expand_tile)
 
 /* A set that has every op; its dot ways follow the needs. */
 #define BB_SET(cpu_bits, ...)                                                                          \

@@ -1,4 +1,4 @@
-/* The f32 kernels and the activation quantizer of every SIMD set, written once in GCC/clang vector extensions. An ISA
+/* The f32 kernels and those around quantized sums of every SIMD set, written once in GCC/clang vector extensions. An ISA
  * file defines BB_ISA and BB_LANES (floats per vector), includes vec_types.h, defines what that asks for, and includes
  * this. Same bits as scalar/: lanes run over outputs, channels or keys' scores, never along a sum. */
 #ifndef BB_KERNELS_VEC_H
@@ -82,6 +82,35 @@ void BB_FN(quantize)(const bb_quantize_args *a)
         if (a->sum) a->sum[p] = sum;
     }
     if (whole < a->channels) quantize_rest(a, whole);
+}
+
+/* Outputs first..first+lanes−1 of all pixels. The number of segments is a constant where there is one: then nothing but
+ * sums is loaded for a pixel. */
+BB_INLINE void dequantize_column(const bb_dequantize_args *args, size_t first, const size_t segments)
+{
+    const bb_dequantize_args copy = *args, *a = &copy; /* y might be where the arguments are, for all compilers know */
+    const vf bias = load(a->bias + first), e0 = load(a->e + first);
+    const vi zsum0 = *(const vi_memory *)(a->zsum + first);
+    for (size_t p = 0; p < a->pixels; p++) {
+        const int32_t *acc = a->acc + p * BB_TILE + first;
+        vf sum = 0.0f + __builtin_convertvector(*(const vi_memory *)acc - zsum0, vf) * e0;
+        for (size_t g = 1; g < segments; g++) {
+            const vi zsum = *(const vi_memory *)(a->zsum + g * BB_TILE + first);
+            acc += BB_TILE_PIXELS * BB_TILE;
+            sum = sum + __builtin_convertvector(*(const vi_memory *)acc - zsum, vf) * load(a->e + g * BB_TILE + first);
+        }
+        sum = sum + bias;
+        if (a->add) sum = sum + load(a->add + p * a->add_stride + first);
+        store(a->y + p * a->y_stride + first, sum);
+    }
+}
+
+void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
+{
+    for (size_t j = 0; j < BB_TILE; j += BB_LANES) {
+        if (a->segments == 1) dequantize_column(a, j, 1);
+        else dequantize_column(a, j, a->segments);
+    }
 }
 
 /* Up to ROWS pixels and some vectors of outputs, which begin at output `first`. */

@@ -9,6 +9,7 @@ typedef float vf __attribute__((vector_size(4 * BB_LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * BB_LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * BB_LANES)));
 typedef float vf_memory __attribute__((vector_size(4 * BB_LANES), aligned(4), may_alias));
+typedef int32_t vi_memory __attribute__((vector_size(4 * BB_LANES), aligned(4), may_alias));
 typedef uint16_t vh_memory __attribute__((vector_size(2 * BB_LANES), aligned(2), may_alias));
 
 #define VECTORS (BB_TILE / BB_LANES) /* in a row of 16 */

@@ -37,22 +37,6 @@ void BB_FN(expand_tile)(const bb_expand_args *a)
     }
 }
 
-void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
-{
-    for (size_t p = 0; p < a->pixels; p++)
-        for (size_t j = 0; j < BB_TILE; j += 4) {
-            float32x4_t sum = vdupq_n_f32(0);
-            for (size_t g = 0; g < a->segments; g++) {
-                const int32x4_t acc = vld1q_s32(a->acc + (g * BB_TILE_PIXELS + p) * BB_TILE + j);
-                const int32x4_t n = vsubq_s32(acc, vld1q_s32(a->zsum + g * BB_TILE + j));
-                sum = vaddq_f32(sum, vmulq_f32(vcvtq_f32_s32(n), vld1q_f32(a->e + g * BB_TILE + j)));
-            }
-            sum = vaddq_f32(sum, vld1q_f32(a->bias + j));
-            if (a->add) sum = vaddq_f32(sum, vld1q_f32(a->add + p * a->add_stride + j));
-            vst1q_f32(a->y + p * a->y_stride + j, sum);
-        }
-}
-
 /* One channel, lane LANE of the codes, of four pixels against 16 outputs. */
 #define DOT_CHANNEL(W, LANE)                                                                      \
     do {                                                                                          \

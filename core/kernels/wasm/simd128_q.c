@@ -40,33 +40,3 @@ void BB_FN(expand_tile)(const bb_expand_args *a)
         }
     }
 }
-
-/* Four outputs of all pixels; one: there is one segment, whose constants then stay in registers. */
-BB_INLINE void dequantize_outputs(const bb_dequantize_args *a, size_t j, const bool one)
-{
-    const v128_t zsum = wasm_v128_load(a->zsum + j), e = wasm_v128_load(a->e + j), bias = wasm_v128_load(a->bias + j);
-    const float *add = a->add ? a->add + j : NULL;
-    float *y = a->y + j;
-    for (size_t p = 0; p < a->pixels; p++, y += a->y_stride) {
-        const int32_t *acc = a->acc + p * BB_TILE + j;
-        v128_t sum = wasm_f32x4_const_splat(0);
-        for (size_t g = 0; g < (one ? 1 : a->segments); g++, acc += BB_TILE_PIXELS * BB_TILE) {
-            const v128_t z = one ? zsum : wasm_v128_load(a->zsum + g * BB_TILE + j);
-            const v128_t n = wasm_f32x4_convert_i32x4(wasm_i32x4_sub(wasm_v128_load(acc), z));
-            sum = wasm_f32x4_add(sum, wasm_f32x4_mul(n, one ? e : wasm_v128_load(a->e + g * BB_TILE + j)));
-        }
-        sum = wasm_f32x4_add(sum, bias);
-        if (add) {
-            sum = wasm_f32x4_add(sum, wasm_v128_load(add));
-            add += a->add_stride;
-        }
-        wasm_v128_store(y, sum);
-    }
-}
-
-void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
-{
-    for (size_t j = 0; j < BB_TILE; j += 4)
-        if (a->segments == 1) dequantize_outputs(a, j, true);
-        else dequantize_outputs(a, j, false);
-}

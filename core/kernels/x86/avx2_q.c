@@ -62,22 +62,3 @@ void BB_FN(tables)(const bb_tables_args *a)
         }
     }
 }
-
-void BB_FN(dequantize_tile)(const bb_dequantize_args *a)
-{
-    for (size_t p = 0; p < a->pixels; p++) {
-        for (size_t j = 0; j < BB_TILE; j += 8) {
-            __m256 sum = _mm256_setzero_ps();
-            for (size_t g = 0; g < a->segments; g++) {
-                const int32_t *acc = a->acc + (g * BB_TILE_PIXELS + p) * BB_TILE + j;
-                const __m256i zsum = _mm256_loadu_si256((const __m256i *)(a->zsum + g * BB_TILE + j));
-                const __m256i n = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)acc), zsum);
-                const __m256 e = _mm256_loadu_ps(a->e + g * BB_TILE + j);
-                sum = _mm256_add_ps(sum, _mm256_mul_ps(_mm256_cvtepi32_ps(n), e));
-            }
-            sum = _mm256_add_ps(sum, _mm256_loadu_ps(a->bias + j));
-            if (a->add) sum = _mm256_add_ps(sum, _mm256_loadu_ps(a->add + p * a->add_stride + j));
-            _mm256_storeu_ps(a->y + p * a->y_stride + j, sum);
-        }
-    }
-}

@@ -6,5 +6,4 @@ extern const bb_dot bb_dot_x86_avx512_table2, bb_dot_x86_avx512_table, bb_dot_x8
 
 const bb_kernels bb_kernels_x86_avx512 = {
     .isa = BB_SET_TEXT(BB_ISA), .needs = BB_CPU_AVX512, BB_VEC_OPS, .tables = BB_FN(tables),
-    .dequantize_tile = BB_FN(dequantize_tile),
     .dots = {&bb_dot_x86_avx512_table2, &bb_dot_x86_avx512_table, &bb_dot_x86_avx512_vnni}};
