@@ -98,6 +98,12 @@ test('a model: each op with kind, shape and time, and their sums', () => {
     assert.ok(Math.abs(products - m.products_share) < 1e-3 && Math.abs(m.products_share + m.rest_share - 1) < 1e-3);
     assert.equal(m.items, options.includes('--batch') ? 4 : 1);
   }
+  const apart = ok('bench', tiny, '--all', '--unfused', ...brief).model.ops;
+  const fused = ok('bench', tiny, '--all', ...brief).model.ops;
+  assert.ok(apart.every(op => op.runs !== 'in another'));
+  const inner = fused.filter(op => op.runs === 'in another');
+  assert.deepEqual([...new Set(inner.map(op => op.kind))].sort(), ['add', 'group_norm', 'silu']);
+  for (const op of inner) assert.ok(op.kind === 'add' ? op.in < op.op : op.in > op.op, `${op.path} in ${fused[op.in].path}`);
   const some = ok('bench', tiny, '--top', '3', ...brief).model.ops;
   assert.equal(some.length, 3);
   assert.deepEqual(some.map(op => op.ms), some.map(op => op.ms).sort((a, b) => b - a));

@@ -16,7 +16,7 @@ typedef struct bb_bench {
     uint32_t times;     /* not 0: exactly so many, to count instructions */
     uint32_t steps, batch, top;
     uint32_t size[2];   /* height, width; 0: the model's own */
-    bool json, quiet, growth, trial;
+    bool json, quiet, growth, trial, unfused;
     bb_host_options host;
     bb_kernels kernels; /* as chosen by host.cpu, trial and way */
     bb_par *par;

@@ -150,19 +150,18 @@ static void add_kind(report *r, const op_time *t)
     r->kinds[i].macs += t->macs;
 }
 
-/* Where a fused op's time is: a sum in the layer in front of it, anything else in the next op behind it that runs. */
+/* The first layer that a fused op is done in. */
 static uint32_t home_of(const report *r, uint32_t i)
 {
     const bb_graph *g = &r->host.model->pack.graph;
-    uint32_t home = i;
-    for (uint32_t k = 0; k < 2 && g->ops[i].kind == BB_OP_ADD; k++) {
-        const uint32_t maker = g->ops[i].in[k] - g->n_inputs; /* an input's wraps round to a huge number */
-        if (maker < i && r->ops[maker].runs && r->ops[maker].product && (home == i || maker > home)) home = maker;
+    const bb_fusion *fusion = r->host.model->scratch.fusion; /* of the session just made */
+    const uint32_t value = bb_op_value(g, i);
+    for (uint32_t layer = 0; layer < g->n_ops; layer++) {
+        const bb_fusion *f = &fusion[layer];
+        if (layer == i || !r->ops[layer].runs) continue;
+        if (f->y == value || f->norm == i || (f->silu && g->ops[layer].in[0] == value)) return layer;
     }
-    for (uint32_t reader = i + 1; home == i && reader < g->n_ops; reader++)
-        for (uint32_t k = 0; k < 4; k++)
-            if (g->ops[reader].in[k] == bb_op_value(g, i)) home = r->ops[reader].runs ? reader : home_of(r, reader);
-    return home;
+    return i;
 }
 
 static void sum_up(report *r)
@@ -303,6 +302,7 @@ static bb_status open_model(report *r, bb_error *err)
                           .height = b->size[0] ? b->size[0] : info->height, .batch = b->batch,
                           .steps = b->steps ? b->steps : bb_host_steps(&r->host), .guidance = b->guidance};
     BB_TRY(bb_host_session(&r->host, &r->req, err));
+    bb_session_fuse(r->host.session, !b->unfused);
     bb_stats stats;
     bb_stats_get(r->host.session, &stats);
     r->evaluations = stats.steps;

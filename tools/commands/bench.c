@@ -131,6 +131,7 @@ static int run(const bb_command *c, int argc, char **argv)
          &model_options},
         {"--top", BB_OPTION_U32, &b.top, "N", "list the N slowest ops of a model (default 20)", 1, 65536,
          &model_options},
+        {"--unfused", BB_OPTION_FLAG, &b.unfused, NULL, "each op by itself", 0, 0, &model_options},
         {"--all", BB_OPTION_FLAG, &all, NULL, "list all ops of a model, as they run", 0, 0, &model_options},
         BB_REPORT_OPTIONS(b),
         {"--threads", BB_OPTION_U32, &b.host.threads, "N", "threads (default 1)", 1, 64, NULL},
@@ -144,7 +145,7 @@ static int run(const bb_command *c, int argc, char **argv)
     if (b.model && b.growth && (b.size[0] || b.batch > 1 || b.only))
         return bb_cli_usage_error(c, "--growth takes sizes and batches of its own, so no --size, --batch or --only");
     if (!b.model && model_options)
-        return bb_cli_usage_error(c, "--steps, --guidance, --batch, --size, --top and --all need a MODEL");
+        return bb_cli_usage_error(c, "--steps, --guidance, --batch, --size, --top, --unfused and --all need a MODEL");
     if (all) b.top = 0;
     const bb_status status = bench(&b, &err);
     if (status == BB_OK && b.json) printf("}\n");
