@@ -46,26 +46,36 @@ void bb_conv_part(const bb_conv *conv, uint32_t part, uint32_t parts, uint32_t *
     *end = (uint32_t)(runs * (part + 1) / parts);
 }
 
+/* Pixels p .. p+n−1 of a run, which lie in one row of the output from (oy, ox) on. */
+static void gather_row(const bb_conv *conv, const void **rows, const uint8_t *base, size_t pixel_bytes, const void *pad,
+                       uint32_t oy, uint32_t ox, uint32_t n)
+{
+    const uint32_t kh = conv->taps / conv->kw;
+    for (uint32_t ky = 0; ky < kh; ky++) {
+        /* Unsigned: above or left of the picture wraps round to a huge number. */
+        const uint32_t iy = oy * conv->stride + ky - conv->top, width = iy < conv->ih ? conv->iw : 0;
+        const uint8_t *row = base + (width ? (size_t)iy * conv->iw * pixel_bytes : 0);
+        for (uint32_t kx = 0; kx < conv->kw; kx++, rows += BB_TILE_PIXELS) {
+            uint32_t ix = ox * conv->stride + kx - conv->left;
+            size_t at = (size_t)(int32_t)ix * pixel_bytes;
+            for (uint32_t p = 0; p < n; p++, ix += conv->stride, at += conv->stride * pixel_bytes)
+                rows[p] = ix < width ? row + at : pad;
+        }
+    }
+}
+
 uint32_t bb_conv_gather(const bb_conv *conv, const void **rows, const uint8_t *base, size_t pixel_bytes,
                         const void *pad, uint32_t run)
 {
     const uint32_t first = run * BB_TILE_PIXELS, left = conv->oh * conv->ow - first;
-    const uint32_t pixels = left < BB_TILE_PIXELS ? left : BB_TILE_PIXELS, kh = conv->taps / conv->kw;
+    const uint32_t pixels = left < BB_TILE_PIXELS ? left : BB_TILE_PIXELS;
     uint32_t oy = first / conv->ow, ox = first % conv->ow;
-    for (uint32_t p = 0; p < BB_TILE_PIXELS; p++) {
-        const void **to = rows + p;
-        for (uint32_t ky = 0; ky < kh; ky++) {
-            /* Unsigned: above or left of the picture wraps round to a huge number. */
-            const uint32_t iy = oy * conv->stride + ky - conv->top;
-            const bool inside = p < pixels && iy < conv->ih;
-            const uint8_t *row = base + (inside ? (size_t)iy * conv->iw * pixel_bytes : 0);
-            for (uint32_t kx = 0; kx < conv->kw; kx++, to += BB_TILE_PIXELS) {
-                const uint32_t ix = ox * conv->stride + kx - conv->left;
-                *to = inside && ix < conv->iw ? row + ix * pixel_bytes : pad;
-            }
-        }
-        if (++ox == conv->ow) ox = 0, oy++;
+    for (uint32_t p = 0, n; p < pixels; p += n, oy++, ox = 0) {
+        n = conv->ow - ox < pixels - p ? conv->ow - ox : pixels - p;
+        gather_row(conv, rows + p, base, pixel_bytes, pad, oy, ox, n);
     }
+    for (uint32_t tap = 0; tap < conv->taps; tap++)
+        for (uint32_t p = pixels; p < BB_TILE_PIXELS; p++) rows[tap * BB_TILE_PIXELS + p] = pad;
     return pixels;
 }
 

@@ -63,6 +63,7 @@ typedef struct tile {
     uint32_t row;            /* first packed row */
     uint32_t out[BB_TILE];   /* natural outputs; BB_NONE in padding */
     bool contiguous;         /* 16 natural outputs in a row */
+    bool halves;             /* 8 in a row, or padding, in each half: width classes are of 8 channels each */
     uint32_t spread;
     uint8_t *panel[BB_MAX_SEGMENTS];
     bb_dot_shape shape[BB_MAX_SEGMENTS];
@@ -88,15 +89,19 @@ static tile_source find_tile(const bb_layer *l, uint32_t which, uint32_t skip)
     return (tile_source){row, l->planes + plane_at, l->multiplier ? l->multiplier + multiplier_at : NULL};
 }
 
+#define HALF (BB_TILE / 2u)
+
 static void load_outputs(const qconv *c, tile *t)
 {
-    t->contiguous = true;
+    t->halves = true;
     for (uint32_t j = 0; j < BB_TILE; j++) {
         uint32_t row = t->row + j, out = c->layer->perm ? c->layer->perm[row] : row;
         t->out[j] = out < c->conv.n ? out : BB_NONE;
         t->bias[j] = t->out[j] != BB_NONE && c->conv.bias ? c->conv.bias[out] : 0;
-        if (t->out[j] == BB_NONE || t->out[j] != t->out[0] + j) t->contiguous = false;
+        const uint32_t first = t->out[j / HALF * HALF];
+        if (t->out[j] != (first == BB_NONE ? BB_NONE : first + j % HALF)) t->halves = false;
     }
+    t->contiguous = t->halves && t->out[0] != BB_NONE && t->out[HALF] == t->out[0] + HALF;
 }
 
 /* The tile's constants and its panels, at `panel`. */
@@ -151,6 +156,21 @@ static void load_scales(const qconv *c, uint32_t item, tile *t)
     }
 }
 
+/* From staged[pixels][BB_TILE] to places that are not in a row, and the addend to them. Counts are constant in the
+ * inner loops: they are a seventh of a mixed layer's time otherwise. */
+static void store_apart(const qconv *c, const tile *t, const float *staged, float *y, const float *add, uint32_t pixels)
+{
+    for (uint32_t p = 0; p < pixels; p++, staged += BB_TILE, y += c->conv.n, add += add ? c->conv.add_pixel : 0)
+        for (uint32_t j = 0; j < BB_TILE; j += t->halves ? HALF : 1) {
+            const uint32_t out = t->out[j];
+            if (out == BB_NONE) continue;
+            if (!t->halves) y[out] = add ? staged[j] + add[out] : staged[j];
+            else if (!add) memcpy(y + out, staged + j, HALF * sizeof *y);
+            else
+                for (uint32_t i = 0; i < HALF; i++) y[out + i] = staged[j + i] + add[out + i];
+        }
+}
+
 /* One tile of one run: sums, scales, and y in place. add: the fused sum's addend from this pixel on, or NULL. */
 static void run_tile(const qconv *c, const bb_dot *way, const tile *t, const uint8_t *const *rows,
                      const int32_t (*sums)[BB_TILE_PIXELS], size_t pixel, const float *add, uint32_t pixels)
@@ -174,13 +194,7 @@ static void run_tile(const qconv *c, const bb_dot *way, const tile *t, const uin
         a.add_stride = c->conv.add_pixel;
     }
     k->dequantize_tile(&a);
-    if (t->contiguous) return;
-    for (size_t p = 0; p < pixels; p++, out += c->conv.n)
-        for (uint32_t j = 0; j < BB_TILE; j++) {
-            if (t->out[j] == BB_NONE) continue;
-            const float y = staged[p * BB_TILE + j];
-            out[t->out[j]] = add ? y + add[p * c->conv.add_pixel + t->out[j]] : y;
-        }
+    if (!t->contiguous) store_apart(c, t, staged, out, add, pixels);
 }
 
 /* Σ over the taps of each pixel's codes. */
