@@ -1,7 +1,9 @@
 /* Quantized convolution and linear: the integer contract of core/FORMAT.md §6–7, walked over the kernels.
  *
  * Work is cut into groups of tiles, whose panels a thread makes once, by parts of the output pixels. A run of pixels is
- * gathered once for all tiles of the group. */
+ * gathered once for all tiles of the group.
+ *
+ * thread scratch: held_group, row pointers, the group's panels. */
 #include "run/codes.h"
 
 #define GROUP_TILES 8u      /* at most */
@@ -70,6 +72,16 @@ typedef struct tile {
     float bias[BB_TILE], e[BB_MAX_SEGMENTS * BB_TILE];
     int32_t zsum[BB_MAX_SEGMENTS * BB_TILE];
 } tile;
+
+/* What a thread has ready from one work item to the next: parts of a group that follow each other share its panels. */
+typedef struct held_group { uint32_t number; tile tiles[GROUP_TILES]; } held_group; /* BB_NONE: none yet */
+
+#define HELD_BYTES bb_align_up(sizeof(held_group), BB_ALIGNMENT)
+
+static held_group *held_by(const bb_run *run, size_t thread)
+{
+    return (held_group *)(void *)(run->thread + thread * run->thread_bytes);
+}
 
 /* Where a tile's data is in the file. */
 typedef struct tile_source { uint32_t row; const uint8_t *planes; const int16_t *multiplier; } tile_source;
@@ -215,21 +227,24 @@ static void conv_item(void *ctx, size_t work, size_t thread)
     const qconv *c = ctx;
     const bb_conv *conv = &c->conv;
     const bb_quantizer *q = c->layer->quantizer;
-    uint32_t group = (uint32_t)(work / c->parts), which = 0, first, end, loaded = BB_NONE;
+    const uint32_t number = (uint32_t)(work / c->parts);
+    uint32_t group = number, which = 0, first, end, loaded = BB_NONE;
     for (; group >= c->classes[which].groups; which++) group -= c->classes[which].groups;
     const tile_class *class = &c->classes[which];
     const bb_rows form = class->way->rows;
-    uint8_t *scratch = conv->run->thread + thread * conv->run->thread_bytes;
+    held_group *held = held_by(conv->run, thread);
+    uint8_t *scratch = (uint8_t *)held + HELD_BYTES;
     const void **rows = (const void **)(void *)scratch;
     scratch += bb_conv_row_bytes(conv->taps);
 
-    tile tiles[GROUP_TILES];
+    tile *tiles = held->tiles;
     const uint32_t n = class->tiles - group * class->group < class->group ? class->tiles - group * class->group
                                                                           : class->group;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n && held->number != number; i++) {
         const tile_source from = find_tile(c->layer, which, group * class->group + i);
         load_tile(c, class, &from, scratch + i * class->panel_bytes, &tiles[i]);
     }
+    held->number = number;
     bb_conv_part(conv, (uint32_t)(work % c->parts), c->parts, &first, &end);
     for (uint32_t r = first; r < end; r++) {
         const uint32_t item = r / conv->runs, run = r % conv->runs;
@@ -262,6 +277,7 @@ void bb_conv_quantized(bb_run *run, uint32_t op, const bb_layer *layer)
     c.parts = bb_conv_parts(&c.conv, c.groups);
     c.at = bb_codes_layout(layer->quantizer, (size_t)c.conv.ih * c.conv.iw, forms);
     bb_codes_make(&c.conv, layer, &c.at);
+    for (uint32_t t = 0; t < bb_par_threads(run->par); t++) held_by(run, t)->number = BB_NONE;
     bb_par_for(run->par, (size_t)c.groups * c.parts, conv_item, &c);
 }
 
@@ -273,7 +289,7 @@ size_t bb_conv_quantized_thread_bytes(const bb_kernels *kernels, const bb_op *op
         const size_t bytes = c.panel_bytes * (c.tiles < c.group ? c.tiles : c.group);
         if (bytes > most) most = bytes;
     }
-    return bb_conv_row_bytes(layer->rec->taps) + most;
+    return HELD_BYTES + bb_conv_row_bytes(layer->rec->taps) + most;
 }
 
 size_t bb_conv_quantized_codes_bytes(const bb_kernels *kernels, const bb_op *op, const bb_layer *layer, bb_shape x)
