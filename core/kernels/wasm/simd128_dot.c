@@ -56,12 +56,13 @@ static void plain_run(const bb_dot_args *a)
     for (size_t p = 0; p < a->pixels; p += 4)
         for (size_t out = 0; out < BB_TILE; out += 8) {
             const int16_t *w = (const int16_t *)a->panel + out / 8 * bb_expanded_bytes(a->shape) / 2;
+            const size_t from = a->first, blocks = a->shape->channels / 8;
+            const uint8_t *const *rows = a->rows + p, *const *const end = rows + a->shape->taps * BB_TILE_PIXELS;
             v128_t sum[4][2] = {{{0}}};
-            for (size_t tap = 0; tap < a->shape->taps; tap++) {
+            for (; rows != end; rows += BB_TILE_PIXELS) {
                 const uint8_t *x[4];
-                _Pragma("GCC unroll 4") for (size_t i = 0; i < 4; i++)
-                    x[i] = a->rows[tap * BB_TILE_PIXELS + p + i] + a->first;
-                w = accumulate(sum, x, w, a->shape->channels / 8);
+                _Pragma("GCC unroll 4") for (size_t i = 0; i < 4; i++) x[i] = rows[i] + from;
+                w = accumulate(sum, x, w, blocks);
             }
             int32_t *acc = a->acc + p * BB_TILE + out;
             _Pragma("GCC unroll 4") for (size_t i = 0; i < 4; i++) {
@@ -130,15 +131,17 @@ static void pair_pixels(const bb_dot_args *a, size_t first)
     const v128_t mask = wasm_i32x4_splat((1 << head->shift) - 1);
     int32_t *acc = a->acc + first * BB_TILE;
     v128_t sum[4][2] = {{{0}}};
+    const size_t from = a->first, channel_blocks = a->shape->channels / 8;
+    const uint8_t *const *rows = a->rows + first, *const *const end = rows + a->shape->taps * BB_TILE_PIXELS;
     size_t blocks = head->blocks, taps = head->taps;
     for (size_t i = 0; i < 4 * BB_TILE; i += 4)
         wasm_v128_store(acc + i, wasm_i32x4_mul(wasm_v128_load(head->base + i % BB_TILE),
                                                 wasm_i32x4_splat(a->sums[first + i / BB_TILE])));
-    for (size_t tap = 0; tap < a->shape->taps; tap++) {
+    while (rows != end) {
         const uint8_t *x[4];
-        _Pragma("GCC unroll 4") for (size_t i = 0; i < 4; i++)
-            x[i] = a->rows[tap * BB_TILE_PIXELS + first + i] + a->first;
-        for (size_t left = a->shape->channels / 8; left;) {
+        _Pragma("GCC unroll 4") for (size_t i = 0; i < 4; i++) x[i] = rows[i] + from;
+        rows += BB_TILE_PIXELS;
+        for (size_t left = channel_blocks; left;) {
             const size_t run = left < blocks ? left : blocks;
             w = accumulate(sum, x, w, run);
             left -= run;
@@ -152,7 +155,7 @@ static void pair_pixels(const bb_dot_args *a, size_t first)
                     sum[i][v] = wasm_v128_xor(sum[i][v], low);
                 }
         }
-        if (--taps && tap + 1 < a->shape->taps) continue;
+        if (--taps && rows != end) continue;
         taps = head->taps;
         _Pragma("GCC unroll 4") for (size_t i = 0; i < 4; i++)
             _Pragma("GCC unroll 2") for (size_t v = 0; v < 2; v++) {

@@ -80,11 +80,13 @@ static const uint8_t *run_plane(const bb_dot_args *a, size_t first, const int32_
     v128_t all[PIXELS] = {{0}}, odd[PIXELS] = {{0}};
     size_t free = RUN;
     int32_t *acc = a->acc + first * BB_TILE;
-    for (size_t tap = 0; tap < a->shape->taps; tap++) {
+    const size_t from = a->first, groups = a->shape->channels / 4;
+    const uint8_t *const *rows = a->rows + first, *const *const end_rows = rows + a->shape->taps * BB_TILE_PIXELS;
+    while (rows != end_rows) {
         const uint8_t *table[PIXELS];
-        _Pragma("GCC unroll 4") for (size_t p = 0; p < PIXELS; p++)
-            table[p] = a->rows[tap * BB_TILE_PIXELS + first + p] + a->first;
-        for (size_t left = a->shape->channels / 4; left;) {
+        _Pragma("GCC unroll 4") for (size_t p = 0; p < PIXELS; p++) table[p] = rows[p] + from;
+        rows += BB_TILE_PIXELS;
+        for (size_t left = groups; left;) {
             const size_t run = left < free ? left : free;
             left -= run;
             free -= run;
@@ -94,7 +96,7 @@ static const uint8_t *run_plane(const bb_dot_args *a, size_t first, const int32_
                 look_up(all, odd, table, index, 2);
                 index += 2 * BB_TILE;
             }
-            if (free && (left || tap + 1 < a->shape->taps)) continue;
+            if (free && (left || rows != end_rows)) continue;
             _Pragma("GCC unroll 4") for (size_t p = 0; p < PIXELS; p++)
                 add_plane(acc + p * BB_TILE, &all[p], &odd[p], multiplier);
             free = RUN;
