@@ -89,48 +89,44 @@ void bb_relaxed_start(const bb_dot_args *a)
 static void run_pixels(const bb_dot_args *a, size_t first, size_t out)
 {
     enum { N = 4 };
-    const size_t most = blocks_that_fit(a->shape);
-    const int8_t *w = (const int8_t *)((const relaxed_start *)a->panel + 1) + out * 4;
-    const uint8_t *const *rows = a->rows + first, *const *const end_rows = rows + a->shape->taps * BB_TILE_PIXELS;
+    const size_t most = blocks_that_fit(a->shape), tap_blocks = a->shape->channels / 8;
+    const int8_t *panel = (const int8_t *)((const relaxed_start *)a->panel + 1) + out * 4;
     int32_t *acc = a->acc + first * BB_TILE + out;
-    v128_t sum[N][2];
-    size_t room = most, done = 0;
-    _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++) sum[i][0] = sum[i][1] = wasm_i32x4_const_splat(0);
-    for (;;) {
-        const size_t left = a->shape->channels / 8 - done, blocks = left < room ? left : room;
-        const size_t from = a->first + 8 * done;
-        const uint8_t *x[N];
-        _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++) x[i] = rows[i] + from;
-        for (const int8_t *end = w + blocks * 8 * BB_TILE; w != end; w += 8 * BB_TILE) {
-            _Pragma("GCC unroll 2") for (size_t g = 0; g < 2; g++) {
-                const v128_t w0 = wasm_v128_load(w + g * 64), w1 = wasm_v128_load(w + g * 64 + 16);
-                _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++) {
-                    const v128_t quad = wasm_v128_load32_splat(x[i] + 4 * g);
-                    sum[i][0] = wasm_i16x8_add(sum[i][0], wasm_i16x8_relaxed_dot_i8x16_i7x16(quad, w0));
-                    sum[i][1] = wasm_i16x8_add(sum[i][1], wasm_i16x8_relaxed_dot_i8x16_i7x16(quad, w1));
+    v128_t sum[N][2], all[N][2];
+    for (size_t done = 0, blocks; done < tap_blocks; done += blocks) {
+        blocks = tap_blocks - done < most ? tap_blocks - done : most;
+        const size_t from = a->first + 8 * done, skip = (tap_blocks - blocks) * 8 * BB_TILE;
+        const uint8_t *const *rows = a->rows + first, *const *end_rows = rows + a->shape->taps * BB_TILE_PIXELS;
+        const int8_t *w = panel + done * 8 * BB_TILE;
+        while (rows != end_rows) {
+            const size_t taps = most / blocks, left = (size_t)(end_rows - rows) / BB_TILE_PIXELS;
+            const uint8_t *const *stop = taps < left ? rows + taps * BB_TILE_PIXELS : end_rows;
+            _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++) sum[i][0] = sum[i][1] = wasm_i16x8_const_splat(0);
+            for (; rows != stop; rows += BB_TILE_PIXELS, w += skip) {
+                const uint8_t *x[N];
+                _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++) x[i] = rows[i] + from;
+                for (const int8_t *end = w + blocks * 8 * BB_TILE; w != end; w += 8 * BB_TILE) {
+                    _Pragma("GCC unroll 2") for (size_t g = 0; g < 2; g++) {
+                        const v128_t w0 = wasm_v128_load(w + g * 64), w1 = wasm_v128_load(w + g * 64 + 16);
+                        _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++) {
+                            const v128_t quad = wasm_v128_load32_splat(x[i] + 4 * g);
+                            sum[i][0] = wasm_i16x8_add(sum[i][0], wasm_i16x8_relaxed_dot_i8x16_i7x16(quad, w0));
+                            sum[i][1] = wasm_i16x8_add(sum[i][1], wasm_i16x8_relaxed_dot_i8x16_i7x16(quad, w1));
+                        }
+                    }
+                    _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++) x[i] += 8;
                 }
             }
-            _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++) x[i] += 8;
+            /* through memory: a loop over pixels is smaller */
+            _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++) {
+                all[i][0] = sum[i][0];
+                all[i][1] = sum[i][1];
+            }
+            _Pragma("clang loop unroll(disable)") for (size_t i = 0; i < N; i++) {
+                add_to(acc + i * BB_TILE, wasm_i32x4_extadd_pairwise_i16x8(all[i][0]));
+                add_to(acc + i * BB_TILE + 4, wasm_i32x4_extadd_pairwise_i16x8(all[i][1]));
+            }
         }
-        room -= blocks;
-        done += blocks;
-        if (done == a->shape->channels / 8) {
-            done = 0;
-            rows += BB_TILE_PIXELS;
-        }
-        if (room && rows != end_rows) continue;
-        v128_t done_sum[N][2]; /* a loop over memory is smaller */
-        _Pragma("GCC unroll 4") for (size_t i = 0; i < N; i++) {
-            done_sum[i][0] = sum[i][0];
-            done_sum[i][1] = sum[i][1];
-            sum[i][0] = sum[i][1] = wasm_i32x4_const_splat(0);
-        }
-        _Pragma("clang loop unroll(disable)") for (size_t i = 0; i < N; i++) {
-            add_to(acc + i * BB_TILE, wasm_i32x4_extadd_pairwise_i16x8(done_sum[i][0]));
-            add_to(acc + i * BB_TILE + 4, wasm_i32x4_extadd_pairwise_i16x8(done_sum[i][1]));
-        }
-        room = most;
-        if (rows == end_rows) return;
     }
 }
 
@@ -190,8 +186,8 @@ static void run32(const bb_dot_args *a)
                                                  .cost = (time), .fits = (shapes), .panel_bytes = panel_bytes,  \
                                                  .pack = pack, .run = (function)}
 /* Without a trial the i32 dots are not taken: most CPUs lack the instruction. */
-WAY(dot, BB_ROWS_CODES, 0.58f, fits, run);
-WAY(wide, BB_ROWS_SIGNED, 0.75f, fits_wide, run);
+WAY(dot, BB_ROWS_CODES, 0.55f, fits, run);
+WAY(wide, BB_ROWS_SIGNED, 0.8f, fits_wide, run);
 WAY(dot32, BB_ROWS_CODES, 2, fits32, run32);
 WAY(wide32, BB_ROWS_SIGNED, 2, fits_wide32, run32);
 WAY(split32, BB_ROWS_SIGNED, 4, fits_split32, run32);

@@ -93,48 +93,43 @@ BB_INLINE void flush_two(int32_t *acc, v128_t sum, v128_t odd, const int32_t *m)
 BB_INLINE void add_plane(const bb_dot_args *a, int32_t *acc, size_t first, const uint8_t *w, const int32_t *m,
                          const size_t n, const bool merged)
 {
-    const size_t tap_steps = a->shape->channels / 16, rest = a->shape->channels % 16 * 4; /* add_last has these */
-    const uint8_t *const *rows = a->rows + first, *const *const end_rows = rows + a->shape->taps * BB_TILE_PIXELS;
+    const size_t most = merged ? STEPS2 : STEPS, tap_steps = a->shape->channels / 16;
     const v128_t merge = wasm_v128_load(((const panel_head *)a->panel)->merge);
     const uint8_t *t[BB_TILE_PIXELS];
-    v128_t sum[BB_TILE_PIXELS], odd[BB_TILE_PIXELS];
-    size_t room = merged ? STEPS2 : STEPS, done = 0;
-    _Pragma("GCC unroll 8") for (size_t p = 0; p < n; p++) sum[p] = odd[p] = wasm_i16x8_const_splat(0);
-    for (;;) {
-        const size_t left = tap_steps - done, steps = left < room ? left : room, from = a->first + 64 * done;
-        _Pragma("GCC unroll 8") for (size_t p = 0; p < n; p++) t[p] = rows[p] + from;
-        for (const uint8_t *end = w + steps * 4 * BB_TILE; w != end; w += 4 * BB_TILE) {
-            const v128_t i0 = wasm_v128_load(w), i1 = wasm_v128_load(w + 16);
-            const v128_t i2 = wasm_v128_load(w + 32), i3 = wasm_v128_load(w + 48);
+    v128_t sum[BB_TILE_PIXELS], odd[BB_TILE_PIXELS], out[BB_TILE_PIXELS][2];
+    for (size_t done = 0, steps; done < tap_steps; done += steps) { /* once, but for thousands of channels */
+        steps = tap_steps - done < most ? tap_steps - done : most;
+        const size_t from = a->first + 64 * done, skip = a->shape->channels * 4 - 64 * steps;
+        const uint8_t *const *rows = a->rows + first, *const *end_rows = rows + a->shape->taps * BB_TILE_PIXELS;
+        const uint8_t *at = w + 64 * done;
+        while (rows != end_rows) {
+            const size_t taps = most / steps, left = (size_t)(end_rows - rows) / BB_TILE_PIXELS;
+            const uint8_t *const *stop = taps < left ? rows + taps * BB_TILE_PIXELS : end_rows;
+            _Pragma("GCC unroll 8") for (size_t p = 0; p < n; p++) sum[p] = odd[p] = wasm_i16x8_const_splat(0);
+            for (; rows != stop; rows += BB_TILE_PIXELS, at += skip) {
+                _Pragma("GCC unroll 8") for (size_t p = 0; p < n; p++) t[p] = rows[p] + from;
+                for (const uint8_t *end = at + steps * 64; at != end; at += 64) {
+                    const v128_t i0 = wasm_v128_load(at), i1 = wasm_v128_load(at + 16);
+                    const v128_t i2 = wasm_v128_load(at + 32), i3 = wasm_v128_load(at + 48);
+                    _Pragma("GCC unroll 8") for (size_t p = 0; p < n; p++) {
+                        v128_t s = wasm_i8x16_add(look_up(t[p], i0), look_up(t[p] + 16, i1));
+                        s = wasm_i8x16_add(wasm_i8x16_add(s, look_up(t[p] + 32, i2)), look_up(t[p] + 48, i3));
+                        sum[p] = wasm_i16x8_add(sum[p], merged ? wasm_i16x8_relaxed_dot_i8x16_i7x16(s, merge) : s);
+                        if (!merged) odd[p] = wasm_i16x8_add(odd[p], wasm_u16x8_shr(s, 8));
+                        t[p] += 64;
+                    }
+                }
+            }
+            /* through memory: a loop over pixels is smaller */
             _Pragma("GCC unroll 8") for (size_t p = 0; p < n; p++) {
-                v128_t s = wasm_i8x16_add(look_up(t[p], i0), look_up(t[p] + 16, i1));
-                s = wasm_i8x16_add(wasm_i8x16_add(s, look_up(t[p] + 32, i2)), look_up(t[p] + 48, i3));
-                sum[p] = wasm_i16x8_add(sum[p], merged ? wasm_i16x8_relaxed_dot_i8x16_i7x16(s, merge) : s);
-                if (!merged) odd[p] = wasm_i16x8_add(odd[p], wasm_u16x8_shr(s, 8));
-                t[p] += 64;
+                out[p][0] = sum[p];
+                if (!merged) out[p][1] = odd[p];
+            }
+            _Pragma("clang loop unroll(disable)") for (size_t p = 0; p < n; p++) {
+                if (merged) flush(acc + p * BB_TILE, out[p][0], NULL);
+                else flush_two(acc + p * BB_TILE, out[p][0], out[p][1], m);
             }
         }
-        room -= steps;
-        done += steps;
-        if (done == tap_steps) {
-            w += rest;
-            done = 0;
-            rows += BB_TILE_PIXELS;
-        }
-        if (room && rows != end_rows) continue;
-        /* through memory: a loop over pixels is smaller */
-        v128_t out[BB_TILE_PIXELS][2];
-        _Pragma("GCC unroll 8") for (size_t p = 0; p < n; p++) {
-            out[p][0] = sum[p];
-            if (!merged) out[p][1] = odd[p];
-            sum[p] = odd[p] = wasm_i16x8_const_splat(0);
-        }
-        _Pragma("clang loop unroll(disable)") for (size_t p = 0; p < n; p++) {
-            if (merged) flush(acc + p * BB_TILE, out[p][0], NULL);
-            else flush_two(acc + p * BB_TILE, out[p][0], out[p][1], m);
-        }
-        if (rows == end_rows) return;
-        room = merged ? STEPS2 : STEPS;
     }
 }
 
@@ -174,8 +169,8 @@ static void run2(const bb_dot_args *a) { run_as(a, true); }
 static void run(const bb_dot_args *a) { run_as(a, false); }
 
 const bb_dot bb_dot_wasm_relaxed_table2 = {.name = "wasm_relaxed_table2", .rows = BB_ROWS_CENTRED, .sums = true,
-                                           .cost = 0.36f, .fits = fits2, .panel_bytes = panel_bytes, .pack = pack2,
+                                           .cost = 0.34f, .fits = fits2, .panel_bytes = panel_bytes, .pack = pack2,
                                            .run = run2};
 const bb_dot bb_dot_wasm_relaxed_table = {.name = "wasm_relaxed_table", .rows = BB_ROWS_TABLES, .sums = true,
-                                          .per_plane = true, .cost = 0.22f, .fits = fits, .panel_bytes = panel_bytes,
+                                          .per_plane = true, .cost = 0.2f, .fits = fits, .panel_bytes = panel_bytes,
                                           .pack = pack, .run = run};
