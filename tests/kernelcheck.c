@@ -38,7 +38,7 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* 10^9 units of work per second, the best of five runs of about 50 ms: of op number `op`, or of dot way op − KC_WAYS. */
+/* 10^9 units of work per second, the best of five runs of 50 ms or more: of op number `op`, or of way op − KC_WAYS. */
 enum { KC_WAYS = 1000 };
 static double throughput(kc *k, const bb_kernels *set, size_t op)
 {

@@ -112,7 +112,8 @@ static inline void model_dequantize(kc *k, const bb_kernels *s)
     const float *e = kc_floats(k, KC_A, SEGMENTS * BB_TILE, 0), *bias = kc_floats(k, KC_B, BB_TILE, 0);
     const float *add = kc_floats(k, KC_C, PIXELS * BB_TILE, 0);
     float y[PIXELS * BB_TILE];
-    s->dequantize_tile(&(bb_dequantize_args){.y = y, .y_stride = BB_TILE, .add = add, .add_stride = BB_TILE, .acc = acc, .zsum = zsum, .e = e, .bias = bias,
+    s->dequantize_tile(&(bb_dequantize_args){.y = y, .y_stride = BB_TILE, .add = add, .add_stride = BB_TILE,
+                                             .acc = acc, .zsum = zsum, .e = e, .bias = bias,
                                              .pixels = PIXELS, .segments = SEGMENTS});
     for (size_t i = 0; i < PIXELS * BB_TILE; i++) {
         const size_t j = i % BB_TILE;

@@ -127,8 +127,8 @@ typedef struct bb_avg_pool_args {
 #undef BB_OP
 
 typedef struct bb_kernels {
-    const char *isa; /* of the best set in the table: "scalar", "x86_avx2", "x86_avx512", "wasm_simd128", "wasm_relaxed",
-                        "arm_neon", "arm_dotprod" */
+    const char *isa; /* of the best set in the table: "scalar", "x86_avx2", "x86_avx512", "wasm_simd128",
+                        "wasm_relaxed", "arm_neon", "arm_dotprod" */
     uint32_t needs;  /* BB_CPU_* bits */
     const bb_dot *dots[BB_DOTS]; /* ways, all that can run here; NULL after the last */
     float cost[BB_DOTS];         /* of each; 0 in a set's own table */

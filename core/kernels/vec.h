@@ -1,6 +1,6 @@
-/* The f32 kernels and those around quantized sums of every SIMD set, written once in GCC/clang vector extensions. An ISA
- * file defines BB_ISA and BB_LANES (floats per vector), includes vec_types.h, defines what that asks for, and includes
- * this. Same bits as scalar/: lanes run over outputs, channels or keys' scores, never along a sum. */
+/* The f32 kernels of every SIMD set, and those before and after quantized sums, written once in GCC/clang vector
+ * extensions. An ISA file defines BB_ISA and BB_LANES (floats per vector), includes vec_types.h, defines what that asks
+ * for, and includes this. Same bits as scalar/: lanes run over outputs, channels or queries, never along a sum. */
 #ifndef BB_KERNELS_VEC_H
 #define BB_KERNELS_VEC_H
 

@@ -1,4 +1,5 @@
-/* Scalar kernels of the quantized layers: the meaning of the integer contract (quantize, tables, expand, dequantize; scalar_dot.c has the product).
+/* Scalar kernels of the quantized layers: the meaning of the integer contract (quantize, tables, expand, dequantize;
+ * scalar_dot.c has the product).
  * Loops run over the 16 outputs innermost, so a compiler may vectorize them without changing a bit. */
 #include "base/mathf.h"
 
