@@ -13,7 +13,7 @@ const relaxedBytes = readFileSync(relaxedPath);
 if (!WebAssembly.validate(relaxedBytes)) setFlagsFromString('--experimental-wasm-relaxed-simd'); // Node 20
 
 /** A visitor downloads these, and servers of static files often do not compress them. */
-const LIMIT = { simd128: 95_000, relaxed: 99_000, threads: 99_000 };
+const LIMIT = { simd128: 90_000, relaxed: 95_000, threads: 95_000 };
 
 const modules = {
   simd128: [modulePath, exportsPath],
