@@ -77,11 +77,12 @@ static void test_tiny(void)
     tiny_free(&t);
 }
 
-/* One convolution of 12 channels. */
+/* One convolution of 24 channels, whose outputs are out of order, 8 at a time. */
 static uint32_t conv(tiny *t, const char *path, uint32_t x, uint32_t quantizer)
 {
     tiny_layer l = tiny_conv3(path, x, quantizer, 0.7);
-    l.width[0] = (tiny_width){4, 12, false};
+    memcpy(l.width, (tiny_width[]){{4, 16, false}, {3, 8, false}}, 2 * sizeof *l.width);
+    l.permuted = l.groups = true;
     return tiny_quantized(t, l);
 }
 
@@ -91,21 +92,21 @@ static void test_refusals(void)
     static tiny t;
     bb_error err = {0};
     memset(&t, 0, sizeof t);
-    mm_start(&t.m, 6, 5, 12, 0, -1);
+    mm_start(&t.m, 6, 5, 24, 0, -1);
     t.m.schedule.prediction = BB_PREDICT_V;
-    uint32_t x = mm_input(&t.m, "sample", true, 12, BB_RATE_SAMPLE);
+    uint32_t x = mm_input(&t.m, "sample", true, 24, BB_RATE_SAMPLE);
     mm_input(&t.m, "timestep", false, 1, BB_RATE_STEP);
-    const uint32_t q = tiny_quantizer(&t, 6, 12, 0, 1, -3, 3, false), q2 = tiny_quantizer(&t, 4, 12, 0, 1, -3, 3, false);
+    const uint32_t q = tiny_quantizer(&t, 6, 24, 0, 1, -3, 3, false), q2 = tiny_quantizer(&t, 4, 24, 0, 1, -3, 3, false);
     uint32_t h = conv(&t, "in", x, q);
-    uint32_t shown = tiny_silu(&t, tiny_norm(&t, h, "shown.norm", 12, 4, 1e-5f), "shown"); /* an output, too */
+    uint32_t shown = tiny_silu(&t, tiny_norm(&t, h, "shown.norm", 24, 4, 1e-5f), "shown"); /* an output, too */
     uint32_t a = conv(&t, "a", shown, q);
     uint32_t twice = tiny_node(&t, BB_OP_ADD, a, a, BB_NONE, "twice"); /* two readers */
-    uint32_t two = tiny_norm(&t, twice, "two", 12, 3, 1e-5f); /* codes of two quantizers */
+    uint32_t two = tiny_norm(&t, twice, "two", 24, 3, 1e-5f); /* codes of two quantizers */
     uint32_t b = conv(&t, "b", two, q), c = conv(&t, "c", two, q2);
     uint32_t sum = tiny_node(&t, BB_OP_ADD, b, c, BB_NONE, "sum"); /* fused into c, the later one */
     uint32_t early = conv(&t, "early", sum, q), late = tiny_silu(&t, sum, "late");
     uint32_t not_yet = tiny_node(&t, BB_OP_ADD, early, late, BB_NONE, "not_yet"); /* late is made after early */
-    uint32_t kept = tiny_norm(&t, not_yet, "kept", 12, 2, 1e-5f); /* has another reader than the SiLU */
+    uint32_t kept = tiny_norm(&t, not_yet, "kept", 24, 2, 1e-5f); /* has another reader than the SiLU */
     uint32_t d = conv(&t, "d", tiny_silu(&t, kept, "active"), q);
     h = conv(&t, "out", tiny_node(&t, BB_OP_ADD, d, kept, BB_NONE, "with_kept"), q);
     mm_output(&t.m, "sample", h);

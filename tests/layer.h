@@ -35,6 +35,7 @@ typedef struct quantizer {
 
 typedef struct layer {
     bool linear, has_bias, powers; /* powers: multipliers are 1, 2, 4, … */
+    bool groups; /* 8 outputs of a width at a time, in order, as `quantize` makes them */
     int quantizer;
     int n, c, kh, kw, stride, top, left, bottom, right;
     int planes[MAX_N], offset[MAX_N], multiplier[MAX_N][8];
@@ -88,8 +89,9 @@ static void random_layer(layer *l, const quantizer *q, bool linear)
     l->stride = linear ? 1 : between(1, 2);
     l->top = between(0, l->kh - 1), l->bottom = between(0, l->kh - 1);
     l->left = between(0, l->kw - 1), l->right = between(0, l->kw - 1);
+    l->groups = coin();
     for (int n = 0; n < l->n; n++) {
-        l->planes[n] = width[between(0, widths - 1)];
+        l->planes[n] = l->groups && n % 8 ? l->planes[n - 1] : width[between(0, widths - 1)];
         random_grid(l, n);
         l->delta[n] = uniform(0.001f, 0.02f);
         l->bias[n] = uniform(-1, 1);

@@ -104,7 +104,7 @@ static void pack_layer(test_case *t, int i)
         int members[MAX_N], n = 0;
         for (int k = 0; k < l->n; k++)
             if (l->planes[k] == planes) members[n++] = k;
-        for (int k = n - 1; k > 0; k--) { /* any order inside a class */
+        for (int k = n - 1; k > 0 && !l->groups; k--) { /* any order inside a class */
             int other = between(0, k), m = members[k];
             members[k] = members[other];
             members[other] = m;

@@ -133,7 +133,7 @@ typedef struct tiny_layer {
     uint32_t stride, top, left, bottom, right;
     tiny_width width[5];
     double gain;
-    bool permuted, no_bias;
+    bool permuted, no_bias, groups; /* permuted: by single outputs, or by groups of 8 */
 } tiny_layer;
 
 /* Multipliers of one row: a base of planes u, 2u, 4u, …, then residual branches ±α as planes of ±2α, every second one
@@ -193,7 +193,9 @@ static void tiny_pack(tiny *t, const tiny_layer *l, bb_layer_rec *rec, uint32_t 
     uint32_t blocks = 0, first = 0;
     for (uint32_t g = 0; g < q->segments; g++) blocks += (q->seg_channels[g] + 7) / 8 * rec->taps;
     double scale = l->gain / bb_sqrt(rec->taps * rec->channels);
-    tiny_shuffle(t, outputs, rec->outputs, l->permuted);
+    tiny_shuffle(t, outputs, rec->outputs, l->permuted && !l->groups);
+    for (uint32_t i = 0; l->groups && i < rec->outputs; i++)
+        outputs[i] = (uint16_t)(rec->outputs - 8 - i / 8 * 8 + i % 8);
     uint8_t *start = t->planes[out->n_layers] = malloc(bytes_at_most), *at = start;
     for (uint32_t k = 0; k < rec->n_classes; k++) {
         tiny_width w = l->width[k];
