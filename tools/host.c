@@ -23,6 +23,36 @@ bb_status bb_host_kernels(bb_kernels *out, uint32_t cpu, bb_error *err)
     return BB_OK;
 }
 
+/* Seconds for a multiply-add by one way: the shortest of some short trials, 0 where the clock is too coarse for them. */
+static double time_way(const bb_kernels *k, uint32_t way, void *scratch)
+{
+    double best = 0;
+    uint32_t rounds = 1;
+    for (int trial = 0; trial < 5;) {
+        const double start = bb_thread_seconds(), macs = bb_dot_trial(k, way, rounds, scratch);
+        const double seconds = bb_thread_seconds() - start;
+        if (seconds < 40e-6 && rounds < 256) { /* room for what comes around the rounds */
+            rounds *= 2;
+            continue;
+        }
+        if (trial++ == 0 || seconds / macs < best) best = seconds / macs;
+    }
+    return best;
+}
+
+/* CPUs with the same instructions differ in which dot way is fastest: a trial of two milliseconds or so finds out. */
+static void time_ways(bb_model *m)
+{
+    static _Alignas(BB_ALIGNMENT) uint8_t scratch[BB_DOT_TRIAL_BYTES];
+    float times[BB_DOTS];
+    uint32_t n = 0;
+    for (; n < BB_DOTS && m->kernels.dots[n]; n++) {
+        times[n] = (float)time_way(&m->kernels, n, scratch);
+        if (!(times[n] > 0)) return;
+    }
+    if (n > 1) bb_model_way_times(m, times);
+}
+
 static bb_status open_blob(bb_host *h, const char *path, const bb_host_options *opt, const uint8_t **blob, size_t *n,
                            bb_error *err)
 {
@@ -90,6 +120,7 @@ bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt,
     BB_TRY(open_model(h, path, blob, n, err));
     BB_TRY(open_labels(h, err));
     BB_TRY(bb_host_kernels(&h->model->kernels, opt->cpu, err));
+    time_ways(h->model);
     h->folded.memory = bb_tools_memory;
     if (opt->lora.n) BB_TRY(bb_lora_fold_list(h->model, &opt->lora, &h->folded, err));
     h->par = bb_par_start(opt->threads ? opt->threads : bb_core_count());

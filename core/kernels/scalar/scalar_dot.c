@@ -20,5 +20,5 @@ static void run(const bb_dot_args *a)
     }
 }
 
-const bb_dot bb_dot_scalar = {.name = "scalar", .rows = BB_ROWS_CODES, .cost = 60, .fits = fits,
+const bb_dot bb_dot_scalar = {.name = "scalar", .rows = BB_ROWS_CODES, .cost = 10, .fits = fits,
                               .panel_bytes = bb_expanded_bytes, .pack = bb_expand_panel, .run = run};
