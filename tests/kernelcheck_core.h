@@ -7,7 +7,7 @@
 #include "kernels/kernels.h"
 
 #define KC_SLOTS 10
-#define KC_SLOT_BYTES ((size_t)2 << 20)
+#define KC_SLOT_BYTES ((size_t)3 << 20)
 #define KC_MARGIN 64 /* bytes before each output, and `tail` bytes after it, that must keep their poison */
 
 typedef struct kc {

@@ -1,10 +1,11 @@
-/* Dot ways by the relaxed byte dots, whose lanes are sums of products x·w of bytes. Engines agree on them while the second
- * operand is 0..127, so that is w − low:
+/* Dot ways by the relaxed byte dots, whose lanes are sums of products x·w of bytes. Engines agree on them while the
+ * second operand is 0..127, so that is w − low:
  *   dot, dot32      codes of 7 bits or fewer, x = a            acc = Σ x·(w − low) + low·Σ a
  *   wide, wide32    eight bits, BB_ROWS_SIGNED x = a − 128     acc = Σ x·(w − low) + low·Σ a + 128·Σ (w − low)
  *   split32         and weights of eight bits                  w − low = 2·u + v, u and v apart
- * i16x8.relaxed_dot adds two products to a lane of 16 bits, which is widened now and then; i32x4.relaxed_dot_add four to a
- * lane of 32, in one instruction on CPUs that have it and else in three, so that only a trial can tell which is faster. */
+ * i16x8.relaxed_dot adds two products to a lane of 16 bits, which is widened now and then; i32x4.relaxed_dot_add four
+ * to a lane of 32, in one instruction on CPUs that have it and else in three, so that only a trial can tell which is
+ * faster. */
 #include "kernels/wasm/relaxed.h"
 
 extern const bb_dot bb_dot_wasm_relaxed_dot, bb_dot_wasm_relaxed_wide;
@@ -58,8 +59,9 @@ static void pack(const bb_panel_args *a)
     plain.panel = w;
     bb_expand_panel(&plain);
     for (int8_t *end = w + bytes; w != end; w += 4 * BB_TILE) { /* pairs of channels to quads */
-        const v128_t e0 = wasm_i8x16_sub(wasm_v128_load(w), low0), e1 = wasm_i8x16_sub(wasm_v128_load(w + 16), low1);
-        const v128_t o0 = wasm_i8x16_sub(wasm_v128_load(w + 32), low0), o1 = wasm_i8x16_sub(wasm_v128_load(w + 48), low1);
+        const v128_t e0 = wasm_i8x16_sub(wasm_v128_load(w), low0), o0 = wasm_i8x16_sub(wasm_v128_load(w + 32), low0);
+        const v128_t e1 = wasm_i8x16_sub(wasm_v128_load(w + 16), low1);
+        const v128_t o1 = wasm_i8x16_sub(wasm_v128_load(w + 48), low1);
         const v128_t p0 = add_pairs(e0, o0), p1 = add_pairs(e1, o1);
         sum[0] = wasm_i32x4_add(sum[0], wasm_u32x4_extend_low_u16x8(p0));
         sum[1] = wasm_i32x4_add(sum[1], wasm_u32x4_extend_high_u16x8(p0));
@@ -85,7 +87,8 @@ void bb_relaxed_start(const bb_dot_args *a)
         }
 }
 
-/* Pixels first..first+3, outputs out..out+7: 8 sums stay in registers, lanes 2j and 2j + 1 of one belong to output j. */
+/* Pixels first..first+3, outputs out..out+7: 8 sums stay in registers, lanes 2j and 2j + 1 of one belong to output
+ * j. */
 static void run_pixels(const bb_dot_args *a, size_t first, size_t out)
 {
     enum { N = 4 };

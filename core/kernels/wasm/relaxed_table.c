@@ -134,7 +134,8 @@ BB_INLINE void add_plane(const bb_dot_args *a, int32_t *acc, size_t first, const
 }
 
 /* The last 8 channels of each tap where they are no multiple of 16. */
-static __attribute__((noinline)) void add_last(const bb_dot_args *a, int32_t *acc, size_t first, const uint8_t *w, const int32_t *m, size_t n)
+static __attribute__((noinline)) void add_last(const bb_dot_args *a, int32_t *acc, size_t first, const uint8_t *w,
+                                               const int32_t *m, size_t n)
 {
     const size_t tap_bytes = a->shape->channels * 4, last = a->shape->channels * 4 - 32;
     const v128_t merge = wasm_v128_load(((const panel_head *)a->panel)->merge);
