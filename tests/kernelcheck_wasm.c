@@ -1,6 +1,6 @@
 /* bitbrush-kernelcheck.wasm: the simd128 set against scalar inside WebAssembly, on the very objects that make the
- * shipped module. Node runs it (js/kernelcheck.test.mjs) and also measures through it. */
-#include "kernelcheck_bench.h"
+ * shipped module. Node runs it (js/kernelcheck.test.mjs); how fast the kernels are, tools/bench-wasm says. */
+#include "kernelcheck_dot.h"
 
 static uint8_t slots[KC_SLOTS][KC_SLOT_BYTES + KC_MARGIN]; /* memory has no guard pages: margins are compared */
 static kc state;
@@ -12,10 +12,6 @@ uint32_t kernelcheck_count(void);
 const char *kernelcheck_set(void);
 const char *kernelcheck_first(void);
 uint32_t kernelcheck_first_at(void);
-double kernelcheck_bench(uint32_t op, uint32_t times, uint32_t use_scalar);
-const char *kernelcheck_bench_name(uint32_t op);
-double kernelcheck_trial(uint32_t way, uint32_t rounds);
-const char *kernelcheck_way(uint32_t way);
 
 static void report(const char *op, uint64_t seed, size_t at)
 {
@@ -46,30 +42,3 @@ uint32_t kernelcheck_count(void) { return state.passed + state.failed; }
 const char *kernelcheck_set(void) { return best.isa; }
 const char *kernelcheck_first(void) { return first_failure.op; }
 uint32_t kernelcheck_first_at(void) { return (uint32_t)first_failure.at; }
-
-double kernelcheck_bench(uint32_t op, uint32_t times, uint32_t use_scalar)
-{
-    prepare();
-    return kc_bench(&state, use_scalar ? &scalar : &best, op, times);
-}
-
-/* NULL after the last one. */
-const char *kernelcheck_bench_name(uint32_t op)
-{
-    return op < BB_COUNT(kc_bench_names) ? kc_bench_names[op] : NULL;
-}
-
-/* Multiply-adds done by dot way number `way`, of one plane. */
-double kernelcheck_trial(uint32_t way, uint32_t rounds)
-{
-    static _Alignas(BB_ALIGNMENT) uint8_t scratch[BB_DOT_TRIAL_BYTES];
-    prepare();
-    return bb_dot_trial(&best, way, rounds, scratch);
-}
-
-/* NULL after the last one. */
-const char *kernelcheck_way(uint32_t way)
-{
-    prepare();
-    return way < BB_DOTS && best.dots[way] ? best.dots[way]->name : NULL;
-}
