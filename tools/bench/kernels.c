@@ -112,7 +112,8 @@ static double float_seconds(const report *r, const bb_bench_shape *shape)
 
 static void print_ways(const report *r)
 {
-    static const char *const forms[BB_ROWS_FORMS] = {"codes", "tables", "centred tables", "wide codes"};
+    static const char *const forms[] = {"codes", "tables", "centred tables", "wide codes", "signed codes"};
+    _Static_assert(BB_COUNT(forms) == BB_ROWS_FORMS, "a word for each form");
     if (r->b->json) printf(",\"ways\":[");
     else if (r->n_trials) printf("\n%-34s %16s %8s %8s\n", "dot way, inner loop in cache", "reads", "GMAC/s", "cost");
     for (size_t i = 0; i < r->n_trials; i++) {

@@ -51,11 +51,17 @@ static void take_all(bb_resident *r, const bb_kernels *kernels, bb_arena *arena)
     for (size_t i = 0; i < s->taps * tap_stride; i++) planes[i] = (uint8_t)(i * 2654435761u >> 13);
     for (uint32_t i = 0; i < s->planes * BB_TILE; i++) multiplier[i] = (int16_t)(1 << i / BB_TILE);
     for (uint32_t i = 0; i < BB_TILE; i++) low[i] = (int8_t)(offset[i] = s->planes == BB_PLANES ? -128 : 0);
-    if (r->way->rows == BB_ROWS_CODES) memcpy(picture, codes, count * bytes);
-    else if (r->way->rows == BB_ROWS_SIGNED) bb_signed_codes(picture, codes, count * s->channels);
-    else if (r->way->rows == BB_ROWS_WIDE) kernels->widen((uint16_t *)(void *)picture, codes, count * s->channels);
-    else kernels->tables(&(bb_tables_args){.t = picture, .a = codes, .pixels = count, .channels = s->channels,
-                                           .a_stride = s->channels, .t_stride = bytes, .bias = bias[r->way->rows]});
+    const size_t n = count * s->channels;
+    switch (r->way->rows) {
+    case BB_ROWS_CODES: memcpy(picture, codes, n); break;
+    case BB_ROWS_WIDE: kernels->widen((uint16_t *)(void *)picture, codes, n); break;
+    case BB_ROWS_SIGNED: bb_signed_codes(picture, codes, n); break;
+    case BB_ROWS_TABLES: case BB_ROWS_CENTRED:
+        kernels->tables(&(bb_tables_args){.t = picture, .a = codes, .pixels = count, .channels = s->channels,
+                                          .a_stride = s->channels, .t_stride = bytes, .bias = bias[r->way->rows]});
+        break;
+    case BB_ROWS_FORMS: break;
+    }
     for (size_t tap = 0; tap < s->taps; tap++)
         for (size_t p = 0; p < BB_TILE_PIXELS; p++)
             rows[tap * BB_TILE_PIXELS + p] =
