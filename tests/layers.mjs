@@ -20,8 +20,8 @@ const FREESTANDING = new Set(['stddef.h', 'stdint.h', 'stdbool.h', 'float.h', 's
 /** Every other system header in core, file by file. */
 const SYSTEM = [
   [/^core\/base\/json\.c$/, ['jsmn.h']],
-  [/^core\/base\/par_pthread\.c$/, ['pthread.h', 'stdatomic.h', 'stdlib.h']],
-  [/^core\/base\/par_wasm\.c$/, ['stdatomic.h']],
+  [/^core\/base\/par_pthread\.c$/, ['pthread.h', 'stdlib.h']],
+  [/^core\/base\/par_pool\.h$/, ['stdatomic.h']],
   [/^core\/image\/png\.c$/, ['stb/stb_image_write.h']],
   [/^core\/kernels\/x86\/cpu_x86\.c$/, ['cpuid.h']],
   [/^core\/kernels\/x86\/avx[^/]*$/, ['immintrin.h']],

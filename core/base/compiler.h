@@ -1,7 +1,7 @@
 /* What the compilers and targets differ in, and nothing else: the only conditional code in core.
  *
  * core is freestanding C11: of the standard headers it uses float, stddef, stdint, stdbool and stdarg only
- * (par_pthread.c, which wasm does not link, the atomics of par_wasm.c, and the wrappers of jsmn and stb apart).
+ * (par_pthread.c, which wasm does not link, the atomics of par_pool.h, and the wrappers of jsmn and stb apart).
  * memcpy, memset and memmove are declared here because compilers emit calls to them anyway;
  * native builds take libc's, the wasm module brings its own (wasm/libc.c). */
 #ifndef BB_BASE_COMPILER_H

@@ -199,9 +199,9 @@ export const mutants = [
   },
   {
     name: 'threads not waited for',
-    file: 'core/base/par_pthread.c',
-    find: 'while (p->running) pthread_cond_wait(&p->idle, &p->lock);',
-    put: '',
+    file: 'core/base/par_pool.h',
+    find: '    par_wait_until_alone(p);\n    BB_ASSERT',
+    put: '    BB_ASSERT',
     by: ['par'],
   },
 ];
