@@ -173,6 +173,16 @@ static void add_plane(const bb_dot_args *a, size_t plane, size_t first, size_t e
                 WIDEN(i, s);
             }
         }
+        if (channels - c >= 32) {
+            const __m512i index[2] = {w[0], w[1]};
+            EACH_PIXEL {
+                const uint8_t *row = rows[i] + 4 * c;
+                const __m512i s = _mm512_add_epi8(look(row, index[0]), look(row + 64, index[1]));
+                WIDEN(i, s);
+            }
+            c += 32;
+            w += 2;
+        }
         for (; c < channels; c += 16, w++) {
             const __m512i index = *w;
             EACH_PIXEL {
