@@ -2,7 +2,6 @@
  * The page in headless Chromium, from a cold start to a saved picture. Needs playwright-core (tests/package.json)
  * and an installed Chromium: BB_CHROMIUM, /usr/bin/chromium unless told. Screenshots go to BB_BUILD/screenshots.
  */
-import { chromium } from 'playwright-core';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { once } from 'node:events';
@@ -11,20 +10,9 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { serveFiles } from '../web/serve.mjs';
+import { check, finish, launch, same } from './chromium.mjs';
 import { build, decodePng, golden, models, native, sha256, site } from './js/common.mjs';
 import { fnv1a64, pictures } from './js/golden.mjs';
-
-let passed = 0,
-  failed = 0;
-function check(ok, what) {
-  if (ok) passed++;
-  else {
-    failed++;
-    console.log(`FAIL ${what}`);
-  }
-}
-const same = (a, b, what) =>
-  check(Object.is(a, b), `${what}: ${JSON.stringify(a)} is not ${JSON.stringify(b)}`);
 
 const model = models[0];
 if (!model) throw new Error('no packed model in models/');
@@ -70,19 +58,7 @@ const server = createServer((ask, reply) => {
 await new Promise(resolve => server.once('listening', resolve));
 const base = `http://127.0.0.1:${server.address().port}/`;
 
-const browser = await chromium.launch({
-  executablePath: process.env.BB_CHROMIUM ?? '/usr/bin/chromium',
-  args: [
-    '--headless',
-    '--no-sandbox',
-    '--disable-gpu',
-    '--disable-quic',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-  ],
-});
+const browser = await launch();
 
 const complaints = [];
 async function newPage(options = {}) {
@@ -509,5 +485,4 @@ await browser.close();
 server.closeAllConnections();
 server.close();
 check(readdirSync(shots).length >= 5, 'screenshots');
-console.log(`${passed} passed, ${failed} failed`);
-process.exitCode = failed ? 1 : 0;
+finish();

@@ -9,13 +9,13 @@
  * With it: the defaults of `quantize`, and twenty steps; it prints time and memory, and fails above 10 minutes or 2 GB
  * for import and quantize.
  */
-import { chromium } from 'playwright-core';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { serveFiles } from '../web/serve.mjs';
+import { check, finish, launch } from './chromium.mjs';
 import { build, decodePng, native, sha256, site } from './js/common.mjs';
 
 const full = process.argv.includes('--full'),
@@ -25,15 +25,6 @@ const folder = join(build, 'realsize'),
   checkpoint = join(folder, 'ddpm-cifar10-32'),
   packed = join(folder, 'w4a8.safetensors');
 
-let passed = 0,
-  failed = 0;
-function check(ok, what) {
-  if (ok) passed++;
-  else {
-    failed++;
-    console.log(`FAIL ${what}`);
-  }
-}
 const mega = bytes => `${(bytes / 1e6).toFixed(0)} MB`;
 const seconds = since => `${((performance.now() - since) / 1000).toFixed(1)} s`;
 
@@ -213,10 +204,7 @@ async function inChromium(reference) {
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const base = `http://127.0.0.1:${server.address().port}/`;
-  const browser = await chromium.launch({
-    executablePath: process.env.BB_CHROMIUM ?? '/usr/bin/chromium',
-    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-sync'],
-  });
+  const browser = await launch();
   try {
     await byLibrary(await browser.newPage(), base, reference);
     await byPage(await browser.newPage({ acceptDownloads: true }), base, reference);
@@ -293,5 +281,4 @@ console.log(`native: ${steps} steps in ${seconds(drawing)}`);
 checkPicture(decodePng(reference.png));
 await inChromium(reference);
 if (!full) rmSync(folder, { recursive: true });
-console.log(`${passed} passed, ${failed} failed`);
-process.exitCode = failed ? 1 : 0;
+finish();

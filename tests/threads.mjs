@@ -5,25 +5,13 @@
  *
  * --bench prints the time of a step with 1, 2, … threads instead, up to one for each core.
  */
-import { chromium } from 'playwright-core';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { cpus } from 'node:os';
 import { serveFiles } from '../web/serve.mjs';
+import { check, finish, launch, same } from './chromium.mjs';
 import { models, native, sha256, site } from './js/common.mjs';
 import { fnv1a64, pictures } from './js/golden.mjs';
-
-let passed = 0,
-  failed = 0;
-function check(ok, what) {
-  if (ok) passed++;
-  else {
-    failed++;
-    console.log(`FAIL ${what}`);
-  }
-}
-const same = (a, b, what) =>
-  check(Object.is(a, b), `${what}: ${JSON.stringify(a)} is not ${JSON.stringify(b)}`);
 
 const faults = {
   '/models/tiny.safetensors': reply => reply.end(readFileSync(models.find(m => m.name === 'tiny').path)),
@@ -45,8 +33,7 @@ for (const [kind, files] of Object.entries(handlers)) {
   base[kind] = `http://127.0.0.1:${server.address().port}/`;
   servers.push(server);
 }
-const args = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking', '--no-first-run'];
-const browser = await chromium.launch({ executablePath: process.env.BB_CHROMIUM ?? '/usr/bin/chromium', args });
+const browser = await launch();
 const complaints = [];
 
 /** An empty page of the site with `open(name, options)`, which loads a model into the page's `model`. */
@@ -82,8 +69,7 @@ for (const server of servers) {
 }
 if (!process.argv.includes('--bench')) {
   same(complaints.join('\n'), '', 'errors in the pages');
-  console.log(`${passed} passed, ${failed} failed`);
-  process.exitCode = failed ? 1 : 0;
+  finish();
 }
 
 async function test() {
