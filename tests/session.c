@@ -187,11 +187,17 @@ static void open_timed(memmodel *m)
     CHECK(status == BB_OK, "%s", err.text);
 }
 
+typedef struct seen_values { uint32_t count, last; } seen_values;
+
 static void count_value(void *user, const bb_run *run, uint32_t value)
 {
-    uint32_t *seen = user;
+    seen_values *seen = user;
+    const bool next_step = value < seen->last && run->pack->graph.values[value].rate > BB_RATE_PROMPT;
     CHECK(run->shapes[value].n == 4, "an observer sees one step: %u items", run->shapes[value].n);
-    (*seen)++;
+    CHECK(value > seen->last || next_step, "an observer sees value %u after %u", value, seen->last);
+    if (next_step) CHECK(seen->last + 1 == run->pack->graph.n_values, "a step ended with value %u", seen->last);
+    seen->last = value;
+    seen->count++;
 }
 
 /* Draws two guided pictures of 8 × 8 in slices of one op: x of both, and how many ops ran. */
@@ -227,7 +233,8 @@ static void test_schedule(uint32_t sampler, uint32_t steps, bool kept)
     bb_session *s = mm_session(m, req, &ws), *seen = mm_session(m, req, &ws_seen);
     for (size_t i = 0; s && seen && i < BB_COUNT(labels); i++) {
         float x[2 * SIDE * SIDE], y[2 * SIDE * SIDE];
-        uint32_t values = 0, made = i == 0 || labels[i][0] != labels[i - 1][0];
+        uint32_t made = i == 0 || labels[i][0] != labels[i - 1][0];
+        seen_values values = {0};
         bb_session_observe(seen, count_value, &values);
         draw_timed(seen, labels[i], y);
         const uint32_t ops = draw_timed(s, labels[i], x);
@@ -235,7 +242,8 @@ static void test_schedule(uint32_t sampler, uint32_t steps, bool kept)
         bb_stats_get(s, &stats);
         const uint32_t want = made * PROMPT_OPS + (kept ? made : stats.steps) * STEP_OPS + stats.steps * SAMPLE_OPS;
         CHECK(ops == want, "%s: picture %zu took %u ops, not %u", bb_sampler_name(sampler), i, ops, want);
-        CHECK(values == PROMPT_OPS + stats.steps * (STEP_OPS + SAMPLE_OPS), "%u values observed", values);
+        CHECK(values.count == PROMPT_OPS + stats.steps * (STEP_OPS + SAMPLE_OPS), "%u values observed",
+              values.count);
         CHECK(!memcmp(x, y, sizeof x), "%s: picture %zu differs", bb_sampler_name(sampler), i);
         CHECK(x[0] != x[SIDE * SIDE], "the classes look the same");
     }

@@ -28,6 +28,7 @@ struct bb_session {
     bool unfused;            /* bb_session_fuse */
     bool labels_new;         /* bb_condition has changed something since the last bb_begin */
     bool prompt_made, schedule_made; /* values of prompt rate; of step rate, all evaluations */
+    bool observed;           /* this step: plain layout, graph order */
     uint64_t workspace_bytes;
     int cancel;              /* accessed atomically */
     bb_tap_fn tap; void *tap_user;
@@ -191,7 +192,7 @@ static void fill_sample(bb_session *s)
  * observer sees every value of every step. */
 static void fill_timesteps(bb_session *s)
 {
-    bool all = s->run.windows > 1 && !s->schedule_made && !s->run.observe;
+    bool all = s->run.windows > 1 && !s->schedule_made && !s->observed;
     bb_run_window(&s->run, all ? 0 : s->run.windows > 1 ? s->step : 0, all ? s->run.windows : 1);
     float *t = s->run.at[s->timestep];
     for (uint32_t e = 0; e < s->run.count; e++)
@@ -220,17 +221,19 @@ static void finish_step(bb_session *s)
     s->step++;
 }
 
+/* An observer sees values in graph order: all ops run in the second pass then, those of one value at the first step. */
 static bool is_due(const bb_session *s)
 {
     bb_rate rate = bb_run_rate(&s->run, s->op);
-    if ((rate == BB_RATE_SAMPLE) != (s->pass == 1) || bb_run_skips(&s->run, s->op)) return false;
-    if (rate == BB_RATE_STEP) return !s->schedule_made || s->run.observe;
-    return rate == BB_RATE_SAMPLE || !s->prompt_made || (s->run.observe && !s->step);
+    if (bb_run_skips(&s->run, s->op)) return false;
+    if (s->observed) return s->pass == 1 && (rate > BB_RATE_PROMPT || !s->prompt_made || !s->step);
+    if ((rate == BB_RATE_SAMPLE) != (s->pass == 1)) return false;
+    return rate == BB_RATE_SAMPLE || (rate == BB_RATE_STEP ? !s->schedule_made : !s->prompt_made);
 }
 
 static void finish_pass(bb_session *s)
 {
-    if (s->pass == 0) {
+    if (s->pass == (s->observed ? 1 : 0)) {
         s->prompt_made = true;
         s->schedule_made = s->schedule_made || s->run.count > 1;
         if (s->run.count > 1) bb_run_window(&s->run, s->step, 1);
@@ -243,7 +246,8 @@ bb_status bb_step(bb_session *s, uint32_t max_ops)
 {
     if (s->state != DRAWING) return BB_ERR_ORDER;
     if (s->pass == 0 && s->op == 0) {
-        bb_run_layout(&s->run, s->unfused || s->run.observe ? BB_PLAIN : BB_FUSED);
+        s->observed = s->run.observe;
+        bb_run_layout(&s->run, s->unfused || s->observed ? BB_PLAIN : BB_FUSED);
         if (s->req.steps) fill_sample(s), fill_timesteps(s);
     }
     for (uint32_t done = 0; s->pass < 2; finish_pass(s))
@@ -315,7 +319,7 @@ void bb_stats_get(const bb_session *s, bb_stats *out)
 {
     uint32_t n_ops = s->model->pack.graph.n_ops, passed = 0;
     for (uint32_t i = 0; i < n_ops; i++) {
-        uint32_t pass = bb_run_rate(&s->run, i) == BB_RATE_SAMPLE;
+        uint32_t pass = s->observed || bb_run_rate(&s->run, i) == BB_RATE_SAMPLE;
         passed += pass < s->pass || (pass == s->pass && i < s->op);
     }
     *out = (bb_stats){.step = s->step, .steps = s->plan.evaluations, .op = passed, .ops = n_ops,

@@ -49,7 +49,7 @@ typedef struct bb_calibration {
     uint32_t *site_of_op; /* [n_ops] site number, BB_NONE */
     uint32_t pass, image, step; /* the next to be drawn; pass 0 finds the smoothing factors */
     uint64_t drawn, picked; /* random numbers used so far: for ranges, for inputs of layers */
-    uint32_t samples;     /* inputs kept of every layer, a multiple of 16; 0 = none needed */
+    uint32_t samples;     /* inputs kept of every layer, a multiple of 16 */
     uint32_t broken;      /* op whose input was infinite or NaN; BB_NONE */
 } bb_calibration;
 

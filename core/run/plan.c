@@ -5,8 +5,7 @@
 
 #define FOREVER 0xffffffffu
 
-/* Step-rate values are laid out for the whole schedule if that takes no more than this. Those that only ops of step rate
- * read, about half of it, share their place with the values of sample rate. */
+/* Step-rate values are laid out for the whole schedule if that takes no more than this. */
 #define WINDOW_BYTES ((size_t)4 << 20)
 
 static uint32_t op_rate(const bb_graph *g, uint32_t op) { return g->values[bb_op_value(g, op)].rate; }
@@ -24,20 +23,17 @@ static bool is_skipped(const bb_plan *plan, uint32_t layout, uint32_t i)
     return layout == BB_FUSED && plan->fusion[i].skipped;
 }
 
-/* FOREVER for values that later steps, or a later pass over the ops, read: inputs, outputs, what is made once, and what
- * ops of sample rate read of the ops in front of them. */
+/* FOREVER for values that later steps, or ops in another order, read: inputs, outputs, and all below sample rate. */
 static void find_last_uses(const bb_graph *g, bb_plan *plan, uint32_t layout)
 {
     for (uint32_t v = 0; v < g->n_values; v++) {
-        bool kept = v < g->n_inputs || g->values[v].rate <= BB_RATE_PROMPT;
+        bool kept = v < g->n_inputs || g->values[v].rate < BB_RATE_SAMPLE;
         plan->last[v] = kept ? FOREVER : v - g->n_inputs;
     }
     for (uint32_t i = 0; i < g->n_ops; i++)
         for (uint32_t k = 0; k < READS && !is_skipped(plan, layout, i); k++) {
             uint32_t v = read_by(g, plan, layout, i, k);
-            if (v == BB_NONE || plan->last[v] == FOREVER) continue;
-            bool later = g->values[v].rate < BB_RATE_SAMPLE && op_rate(g, i) == BB_RATE_SAMPLE;
-            if (later || plan->last[v] < i) plan->last[v] = later ? FOREVER : i;
+            if (v != BB_NONE && plan->last[v] != FOREVER && plan->last[v] < i) plan->last[v] = i;
         }
     for (uint32_t i = 0; i < g->n_outputs; i++) plan->last[g->outputs[i].value] = FOREVER;
 }
@@ -127,22 +123,17 @@ static void plan_op(bb_plan *plan, const bb_pack *pack, const bb_kernels *kernel
     plan->codes_bytes = larger(plan->codes_bytes, bb_align_up(codes, BB_ALIGNMENT));
 }
 
-/* What outlives a step, and the values of the first pass among it: the same place in all layouts. What is kept lives
- * before its op, too: at later steps the ops in front of it run and it does not. */
+/* What outlives a step: the same place in all layouts. It lives before its op, too: at later steps the ops in front of
+ * it run and it does not. */
 static void place_kept(planner *p)
 {
     for (uint32_t v = 0; v < p->g->n_values; v++)
-        if (v < p->g->n_inputs || (p->plan->last[v] == FOREVER && p->g->values[v].rate < BB_RATE_SAMPLE)) place(p, v);
-    for (uint32_t i = 0; i < p->g->n_ops; i++) {
-        if (op_rate(p->g, i) == BB_RATE_SAMPLE) continue;
-        if (p->plan->last[bb_op_value(p->g, i)] != FOREVER) place(p, bb_op_value(p->g, i));
-        drop_dead(p, i);
-    }
+        if (v < p->g->n_inputs || p->g->values[v].rate < BB_RATE_SAMPLE) place(p, v);
     for (uint32_t layout = BB_PLAIN + 1; layout < BB_LAYOUTS; layout++)
         memcpy(p->plan->offset[layout], p->plan->offset[BB_PLAIN], p->g->n_values * sizeof *p->plan->offset[0]);
 }
 
-/* The second pass, on top of that. */
+/* Sample rate, on top of that. */
 static void place_layout(planner *p, uint32_t layout)
 {
     p->layout = layout;
@@ -167,7 +158,6 @@ bb_status bb_plan_make(bb_plan *plan, const bb_pack *pack, const bb_kernels *ker
     plan->macs = 0;
     BB_TRY(bb_graph_shapes(g, bind, plan->shapes, err));
     bb_fuse(plan->fusion, pack, plan->shapes, plan->last, plan->live);
-    find_last_uses(g, plan, BB_PLAIN);
     plan->windows = choose_windows(g, plan, evaluations);
     place_kept(&p);
     for (uint32_t layout = 0; layout < BB_LAYOUTS; layout++) place_layout(&p, layout);

@@ -172,7 +172,8 @@ static void load_scales(const qconv *c, uint32_t item, tile *t)
  * inner loops: they are a seventh of a mixed layer's time otherwise. */
 static void store_apart(const qconv *c, const tile *t, const float *staged, float *y, const float *add, uint32_t pixels)
 {
-    for (uint32_t p = 0; p < pixels; p++, staged += BB_TILE, y += c->conv.n, add += add ? c->conv.add_pixel : 0)
+    for (uint32_t p = 0; p < pixels; p++, staged += BB_TILE, y += c->conv.n) {
+        if (add && p) add += c->conv.add_pixel;
         for (uint32_t j = 0; j < BB_TILE; j += t->halves ? HALF : 1) {
             const uint32_t out = t->out[j];
             if (out == BB_NONE) continue;
@@ -181,6 +182,7 @@ static void store_apart(const qconv *c, const tile *t, const float *staged, floa
             else
                 for (uint32_t i = 0; i < HALF; i++) y[out + i] = staged[j + i] + add[out + i];
         }
+    }
 }
 
 /* One tile of one run: sums, scales, and y in place. add: the fused sum's addend from this pixel on, or NULL. */

@@ -1,7 +1,7 @@
 /* Walks the graph over the kernels. plan.c lays all values out in one workspace by liveness; exec.c runs ops one at
  * a time, so a caller can stop between any two. Nothing is allocated once bb_run_init is done.
  *
- * The order is part of the layout: first, in graph order, the ops whose rate is below BB_RATE_SAMPLE, then the others.
+ * Values below BB_RATE_SAMPLE are kept apart, so their ops may run in graph order or all in front of the others.
  * Values of step rate may be laid out once for each evaluation of a schedule: then their ops can run once for all of
  * them, as items of one batch (which changes no bit), and later steps only move the window. */
 #ifndef BB_RUN_RUN_H

@@ -45,19 +45,13 @@ static void release(arrays *w)
     for (size_t i = 0; i < BB_COUNT(all); i++) free(all[i]);
 }
 
-/* The moment an op runs: those below sample rate come first. */
-static uint32_t when(const bb_graph *g, uint32_t op)
-{
-    return (g->values[bb_op_value(g, op)].rate == BB_RATE_SAMPLE ? g->n_ops : 0) + op;
-}
-
-/* Whether some op reads v at moment `at` or later, or somebody after the last op does. */
+/* Whether op number `at` or a later one reads v, or somebody after the last op does. */
 static bool is_read(const bb_graph *g, uint32_t v, uint32_t at)
 {
     bool read = false;
     for (uint32_t k = 0; k < g->n_outputs; k++) read = read || g->outputs[k].value == v;
     for (uint32_t i = 0; i < g->n_ops; i++)
-        for (uint32_t k = 0; k < 4; k++) read = read || (g->ops[i].in[k] == v && when(g, i) >= at);
+        for (uint32_t k = 0; k < 4; k++) read = read || (g->ops[i].in[k] == v && i >= at);
     return read;
 }
 
@@ -68,7 +62,7 @@ static size_t value_end(const bb_graph *g, const bb_plan *plan, uint32_t v)
 }
 
 /* Values of one moment do not share memory: whatever is read at op i or later is not what op i writes over. Inputs and
- * what is made once, or once for all steps, is needed at all times. */
+ * all below sample rate is needed at all times, as its ops may run before the others or in their place. */
 static void check_plan(const bb_graph *g, const bb_plan *plan)
 {
     for (uint32_t i = 0; i < g->n_ops; i++) {
@@ -77,10 +71,8 @@ static void check_plan(const bb_graph *g, const bb_plan *plan)
         FUZZ_CHECK(y_end <= plan->value_bytes);
         for (uint32_t v = 0; v < g->n_values; v++) {
             if (v == y) continue;
-            bool kept = v < g->n_inputs || g->values[v].rate <= BB_RATE_PROMPT;
-            bool made = v < g->n_inputs || when(g, v - g->n_inputs) < when(g, i);
-            if (g->values[v].rate == BB_RATE_STEP && plan->windows > 1) kept = kept || is_read(g, v, g->n_ops);
-            if (kept || (made && is_read(g, v, when(g, i))))
+            bool kept = v < g->n_inputs || g->values[v].rate < BB_RATE_SAMPLE, made = v < y;
+            if (kept || (made && is_read(g, v, i)))
                 FUZZ_CHECK(value_end(g, plan, v) <= y_at || y_end <= plan->offset[BB_PLAIN][v]);
         }
     }
