@@ -66,7 +66,6 @@ typedef struct tile {
     uint32_t out[BB_TILE];   /* natural outputs; BB_NONE in padding */
     bool contiguous;         /* 16 natural outputs in a row */
     bool halves;             /* 8 in a row, or padding, in each half: width classes are of 8 channels each */
-    uint32_t spread;
     uint8_t *panel[BB_MAX_SEGMENTS];
     bb_dot_shape shape[BB_MAX_SEGMENTS];
     float bias[BB_TILE], e[BB_MAX_SEGMENTS * BB_TILE];

@@ -176,7 +176,9 @@ export const mutants = [
     file: 'tools/import/weights.c',
     find: '!strpbrk(name, "/\\\\:") && ',
     put: '',
-    by: ['import'],
+    by: ['import_files'],
+  },
+  {
     name: 'multistep solver takes all steps for equal',
     file: 'core/sample/dpm.c',
     find: 'double r0 = (now.lambda - bb_level_of(plan->sigmas[step - 1]).lambda) / h;',
