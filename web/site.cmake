@@ -1,37 +1,27 @@
-# Stages the page: cmake -DSOURCE=repo "-DMODULES=….wasm;…" -DSITE=folder -P site.cmake
-# Plain copies, so that the folder works on any static host. models.json lists the packed models found.
+# Stages a site of the shell and the models: cmake -DPAGE=folder "-DMODELS=….safetensors;…" -DSITE=folder -P site.cmake
+# Plain copies, so that the folder works on any static host. models.json lists the models.
 
-function(stage folder)
+file(GLOB_RECURSE wanted RELATIVE ${PAGE} ${PAGE}/*)
+foreach(name IN LISTS wanted)
+  cmake_path(GET name PARENT_PATH folder)
   file(MAKE_DIRECTORY ${SITE}/${folder})
-  if(folder) # what an earlier build left there and nobody asks for any more
-    list(TRANSFORM ARGN REPLACE ".*/" "" OUTPUT_VARIABLE wanted)
-    file(GLOB present RELATIVE ${SITE}/${folder} ${SITE}/${folder}/*)
-    foreach(name IN LISTS present)
-      list(FIND wanted "${name}" at)
-      if(at LESS 0)
-        file(REMOVE_RECURSE ${SITE}/${folder}/${name})
-      endif()
-    endforeach()
-  endif()
-  foreach(from IN LISTS ARGN)
-    cmake_path(GET from FILENAME name)
-    file(COPY_FILE ${from} ${SITE}/${folder}/${name} ONLY_IF_DIFFERENT)
-  endforeach()
-endfunction()
-
-file(GLOB scripts ${SOURCE}/wasm/js/*.js ${SOURCE}/wasm/js/*.d.ts ${SOURCE}/wasm/js/package.json)
-file(GLOB models ${SOURCE}/models/*.safetensors)
-list(FILTER models EXCLUDE REGEX "/tiny[^/]*$") # made for tests, draws nothing
-list(SORT models)
-stage("" ${SOURCE}/web/index.html ${SOURCE}/web/main.js ${SOURCE}/web/style.css ${MODULES})
-stage(js ${scripts})
-stage(models ${models})
-
+  file(COPY_FILE ${PAGE}/${name} ${SITE}/${name} ONLY_IF_DIFFERENT)
+endforeach()
+file(MAKE_DIRECTORY ${SITE}/models)
 set(list "")
-foreach(model IN LISTS models)
+foreach(model IN LISTS MODELS)
   cmake_path(GET model STEM LAST_ONLY name)
   file(SIZE ${model} bytes)
+  file(COPY_FILE ${model} ${SITE}/models/${name}.safetensors ONLY_IF_DIFFERENT)
+  list(APPEND wanted models/${name}.safetensors)
   list(APPEND list "  {\"name\": \"${name}\", \"file\": \"models/${name}.safetensors\", \"bytes\": ${bytes}}")
 endforeach()
 list(JOIN list ",\n" list)
 file(CONFIGURE OUTPUT ${SITE}/models.json CONTENT "[\n${list}\n]\n")
+
+file(GLOB_RECURSE present RELATIVE ${SITE} ${SITE}/*) # what an earlier build left there
+list(REMOVE_ITEM present models.json ${wanted})
+list(TRANSFORM present PREPEND ${SITE}/)
+if(present)
+  file(REMOVE ${present})
+endif()
