@@ -1,19 +1,26 @@
 #!/usr/bin/env node
 /**
- * A static file server for the page: right types, Range, validators, optional cross-origin isolation.
- * No dependencies; Node 18 or later.
+ * A static file server for the page: right types, Range, validators, optional cross-origin isolation, and on request
+ * the misbehaviour of real servers and networks. No dependencies; Node 18 or later.
  */
 import { createReadStream } from 'node:fs';
 import { realpath, stat } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { extname, join, resolve, sep } from 'node:path';
+import { Transform, pipeline } from 'node:stream';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { createGzip } from 'node:zlib';
 
 const HELP = `usage: node web/serve.mjs [--port N] [--host H] [--root DIR]... [--isolate]
+                         [--cut BYTES] [--slow BYTES] [--gzip]
   --port N     8000 unless told; 0 takes a free one
   --host H     127.0.0.1 unless told; 0.0.0.0 lets other machines in
   --root DIR   folder to serve, build/site unless told; given more than once, the first that has the file wins
-  --isolate    send COOP and COEP, so that the page may use threads`;
+  --isolate    send COOP and COEP, so that the page may use threads
+to see how a page copes:
+  --cut BYTES  replies that are longer break off after that many bytes
+  --slow BYTES at most that many bytes a second and reply
+  --gzip       content-encode whole files, without a Content-Length; ranges are sent as they are`;
 
 const TYPES = {
   '.html': 'text/html; charset=utf-8',
@@ -29,8 +36,11 @@ const TYPES = {
   '.ts': 'text/plain; charset=utf-8',
 };
 
-/** A request handler for node:http. @param {{ roots: string[], isolate?: boolean }} options */
-export function serveFiles({ roots, isolate = false }) {
+/**
+ * A request handler for node:http; cut: bytes, slow: bytes a second, both 0 = off.
+ * @param {{ roots: string[], isolate?: boolean, cut?: number, slow?: number, gzip?: boolean }} options
+ */
+export function serveFiles({ roots, isolate = false, cut = 0, slow = 0, gzip = false }) {
   return (ask, reply) => {
     reply.setHeader('X-Content-Type-Options', 'nosniff');
     if (isolate) {
@@ -38,14 +48,14 @@ export function serveFiles({ roots, isolate = false }) {
       reply.setHeader('Cross-Origin-Embedder-Policy', 'require-corp');
       reply.setHeader('Cross-Origin-Resource-Policy', 'same-origin');
     }
-    answer(ask, reply, roots).catch(error => {
+    answer(ask, reply, { roots, cut, slow, gzip }).catch(error => {
       if (reply.headersSent) reply.destroy();
       else plain(reply, 500, error.message);
     });
   };
 }
 
-async function answer(ask, reply, roots) {
+async function answer(ask, reply, { roots, cut, slow, gzip }) {
   if (ask.method !== 'GET' && ask.method !== 'HEAD') {
     reply.setHeader('Allow', 'GET, HEAD');
     return plain(reply, 405, 'only GET and HEAD');
@@ -74,16 +84,46 @@ async function answer(ask, reply, roots) {
   }
   const { first, last } = range ?? { first: 0, last: size - 1 };
   if (range) reply.setHeader('Content-Range', `bytes ${first}-${last}/${size}`);
-  reply.setHeader('Content-Length', last - first + 1);
+  const encode = gzip && !range && /\bgzip\b/.test(ask.headers['accept-encoding'] ?? '');
+  if (encode) reply.setHeader('Content-Encoding', 'gzip');
+  else reply.setHeader('Content-Length', last - first + 1);
   reply.writeHead(range ? 206 : 200);
   if (ask.method === 'HEAD' || !size) {
     reply.end();
     return;
   }
-  const stream = createReadStream(file.path, { start: first, end: last });
-  stream.on('error', () => reply.destroy());
-  reply.on('close', () => stream.destroy());
-  stream.pipe(reply);
+  const stages = [createReadStream(file.path, { start: first, end: last })];
+  if (encode) stages.push(createGzip());
+  if (slow) stages.push(slowed(slow));
+  if (cut) stages.push(cutAfter(cut, reply));
+  pipeline(...stages, reply, error => error && reply.destroy());
+}
+
+/** Passes on so many bytes a second, in ten portions. */
+function slowed(bytes) {
+  const portion = Math.ceil(bytes / 10);
+  return new Transform({
+    async transform(chunk, _, done) {
+      for (let at = 0; at < chunk.length && !this.destroyed; at += portion) {
+        this.push(chunk.subarray(at, at + portion));
+        await new Promise(resolve => setTimeout(resolve, 100));
+      }
+      done();
+    },
+  });
+}
+
+/** Passes on so many bytes, and ends the connection when they are sent and more would follow. */
+function cutAfter(bytes, reply) {
+  let left = bytes;
+  return new Transform({
+    transform(chunk, _, done) {
+      const part = chunk.subarray(0, left);
+      left -= part.length;
+      if (part.length === chunk.length) return done(null, chunk);
+      reply.write(part, () => reply.destroy());
+    },
+  });
 }
 
 /** The file that an address means, or undefined. Links are followed, but not out of the root. */
@@ -140,13 +180,15 @@ function usage(text) {
 }
 
 function parse(args) {
-  const options = { port: 8000, host: '127.0.0.1', roots: [], isolate: false };
+  const options = { port: 8000, host: '127.0.0.1', roots: [], isolate: false, cut: 0, slow: 0, gzip: false };
   for (let i = 0; i < args.length; i++) {
     const value = () => args[++i] ?? usage(`${args[i - 1]} needs a value`);
     if (args[i] === '--port') options.port = Number(value());
     else if (args[i] === '--host') options.host = value();
     else if (args[i] === '--root') options.roots.push(resolve(value()));
     else if (args[i] === '--isolate') options.isolate = true;
+    else if (args[i] === '--gzip') options.gzip = true;
+    else if (args[i] === '--cut' || args[i] === '--slow') options[args[i].slice(2)] = Number(value());
     else if (args[i] === '--help') {
       console.log(HELP);
       process.exit(0);
@@ -154,6 +196,8 @@ function parse(args) {
   }
   if (!Number.isInteger(options.port) || options.port < 0 || options.port > 65535)
     usage('--port takes a number from 0 to 65535');
+  for (const name of ['cut', 'slow'])
+    if (!Number.isSafeInteger(options[name]) || options[name] < 0) usage(`--${name} takes a whole number of bytes`);
   if (!options.roots.length) options.roots.push(fileURLToPath(new URL('../build/site', import.meta.url)));
   return options;
 }

@@ -1,4 +1,4 @@
-/** web/serve.mjs: types, ranges, validators, isolation, and nothing from outside the root. */
+/** web/serve.mjs: types, ranges, validators, isolation, planned misbehaviour, and nothing from outside the root. */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { gunzipSync } from 'node:zlib';
 import { serveFiles } from '../../web/serve.mjs';
 
 const script = fileURLToPath(new URL('../../web/serve.mjs', import.meta.url));
@@ -29,13 +30,13 @@ const start = async options => {
   return server;
 };
 let plain, isolated;
+const others = [];
 before(async () => {
   plain = await start({ roots: [root, other] });
   isolated = await start({ roots: [root], isolate: true });
 });
 after(() => {
-  plain.close();
-  isolated.close();
+  for (const server of [plain, isolated, ...others]) server.close();
   rmSync(folder, { recursive: true });
 });
 
@@ -47,11 +48,12 @@ const get = (path, headers = {}, { server = plain, method = 'GET' } = {}) =>
       reply => {
         let body = '';
         reply
-          .setEncoding('utf8')
+          .setEncoding('latin1')
           .on('data', d => {
             body += d;
           })
-          .on('end', () => resolve({ status: reply.statusCode, headers: reply.headers, body }));
+          .on('close', () => resolve({ status: reply.statusCode, headers: reply.headers, body, whole: reply.complete }))
+          .on('error', () => {}); // broken off: `whole` says so
       },
     )
       .on('error', reject)
@@ -124,6 +126,41 @@ test('isolation headers only when asked for', async () => {
   );
 });
 
+/** What a server that misbehaves so answers for the file. */
+async function misbehaving(options, headers) {
+  const server = await start({ roots: [root], ...options });
+  others.push(server);
+  return get('/a.wasm', headers, { server });
+}
+
+test('--cut: longer replies break off after so many bytes, ranges and encoded ones, too', async () => {
+  const cut = async (bytes, headers) => {
+    const { status, body, whole } = await misbehaving({ cut: bytes }, headers);
+    return [status, body, whole];
+  };
+  assert.deepEqual(await cut(4), [200, '0123', false]);
+  assert.deepEqual(await cut(4, { Range: 'bytes=4-' }), [206, '4567', false]);
+  assert.deepEqual(await cut(4, { Range: 'bytes=8-' }), [206, '89', true]);
+  assert.deepEqual(await cut(10), [200, '0123456789', true]);
+  const { body, whole } = await misbehaving({ cut: 4, gzip: true }, { 'Accept-Encoding': 'gzip' });
+  assert.deepEqual([body.length, whole], [4, false]);
+});
+
+test('--gzip: whole files are encoded for those who take it', async () => {
+  const { headers, body } = await misbehaving({ gzip: true }, { 'Accept-Encoding': 'br, gzip' });
+  assert.deepEqual([headers['content-encoding'], headers['content-length']], ['gzip', undefined]);
+  assert.equal(gunzipSync(Buffer.from(body, 'latin1')).toString(), '0123456789');
+  assert.equal((await misbehaving({ gzip: true })).body, '0123456789');
+  const range = await misbehaving({ gzip: true }, { 'Accept-Encoding': 'gzip', Range: 'bytes=2-3' });
+  assert.deepEqual([range.status, range.body, range.headers['content-encoding']], [206, '23', undefined]);
+});
+
+test('--slow: portions with pauses', async () => {
+  const begin = performance.now();
+  assert.equal((await misbehaving({ slow: 50 })).body, '0123456789'); // 5, a pause, 5
+  assert.ok(performance.now() - begin >= 90);
+});
+
 test('command line: prints its address, ends well when told to; usage errors are 2, a missing folder 1', async () => {
   for (const signal of ['SIGINT', 'SIGTERM']) {
     const child = spawn(process.execPath, [script, '--port', '0', '--root', root]);
@@ -136,6 +173,8 @@ test('command line: prints its address, ends well when told to; usage errors are
   const run = (...args) => spawnSync(process.execPath, [script, ...args], { encoding: 'utf8' });
   assert.equal(run('--nope').status, 2);
   assert.equal(run('--port', 'x').status, 2);
+  assert.equal(run('--cut', '-1').status, 2);
+  assert.equal(run('--slow', 'x').status, 2);
   const missing = run('--root', join(folder, 'none'));
   assert.equal(missing.status, 1);
   assert.match(missing.stderr, /none is no folder; build it first/);
