@@ -45,8 +45,11 @@ export interface LoadOptions {
   onProgress?: (progress: Progress) => void;
   /** Address of the module, relative to the page; it is taken as it is. By default bitbrush-relaxed.wasm where it suits
    * the engine, with threads bitbrush-threads.wasm, and bitbrush-simd128.wasm otherwise or if the host lacks those, one
-   * folder above this file. */
+   * folder above this file. An address that ends in '/' is a folder to look for these in. */
   wasm?: string | URL;
+  /** Address of worker.js, relative to the page, for bundlers that do not find it themselves (esbuild). The files that it
+   * imports lie beside it, or are bundled into it. By default beside this file. */
+  worker?: string | URL;
   /** Threads that draw, 1 to 64, at most: more than one only where the page is cross-origin isolated and relaxed SIMD
    * is exact (never under Node). By default one for each core, at most 4. The picture is the same with any number. */
   threads?: number;
@@ -81,8 +84,11 @@ export interface QuantizeOptions {
   command?: string;
   signal?: AbortSignal;
   onProgress?: (progress: QuantizeProgress) => void;
-  /** Address of bitbrush-make.wasm, relative to the page; by default one folder above this file. */
+  /** Address of bitbrush-make.wasm, or of its folder with '/' at the end, relative to the page; by default one folder
+   * above this file. */
   wasm?: string | URL;
+  /** As in LoadOptions. */
+  worker?: string | URL;
 }
 export interface LoraFile {
   /** A safetensors file with the keys of peft, diffusers or kohya's scripts. */

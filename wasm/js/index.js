@@ -2,6 +2,7 @@
 import { BitbrushError } from './errors.js';
 import { detect } from './features.js';
 import { Model } from './model.js';
+import { moduleAddresses } from './places.js';
 import { addressOf, sourceOf, stopping } from './source.js';
 
 export { BitbrushError, detect };
@@ -17,7 +18,7 @@ export async function quantize(from, options) {
  * @param {string | URL | Blob | Response} from
  * @param {import('./index.js').LoadOptions} [options]
  */
-export async function load(from, { signal, onProgress, wasm, grace, threads } = {}) {
+export async function load(from, { signal, onProgress, wasm, worker, grace, threads } = {}) {
   signal?.throwIfAborted();
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 64))
     throw new BitbrushError('arg', `threads ${threads} is not one of 1 to 64`);
@@ -29,14 +30,14 @@ export async function load(from, { signal, onProgress, wasm, grace, threads } = 
     );
   }
   const count = isolated ? threads ?? Math.min(navigator.hardwareConcurrency, THREADS) : 1;
-  const own = ['simd128'];
-  if (relaxed) own.unshift('relaxed');
-  if (relaxed && count > 1) own.unshift('threads');
-  const modules = wasm === undefined
-    ? own.map(name => new URL(`../bitbrush-${name}.wasm`, import.meta.url).href)
-    : [addressOf(wasm)];
+  /** @type {Parameters<typeof moduleAddresses>[0]} */
+  const names = ['simd128'];
+  if (relaxed) names.unshift('relaxed');
+  if (relaxed && count > 1) names.unshift('threads');
+  const modules = moduleAddresses(names, addressOf(wasm)),
+    script = addressOf(worker);
   return stopping(signal, async stop => {
-    const model = new Model(await sourceOf(from, stop), modules, count, grace);
+    const model = new Model(await sourceOf(from, stop), modules, script, count, grace);
     await model.start({ signal, onProgress });
     return model;
   });

@@ -15,6 +15,7 @@ export class Model {
   #port;
   #source;
   #modules;
+  #worker;
   #threads;
   #grace;
   #disposed = false;
@@ -27,19 +28,21 @@ export class Model {
   /**
    * @param {import('./protocol.js').Source} source
    * @param {string[]} modules addresses of modules that do, the preferred one first
+   * @param {string | undefined} worker address of worker.js, where it is not beside this file
    * @param {number} threads at most
    * @param {number} [grace] ms to wait for a cancelled step
    */
-  constructor(source, modules, threads, grace) {
+  constructor(source, modules, worker, threads, grace) {
     this.#source = source;
     this.#modules = modules;
+    this.#worker = worker;
     this.#threads = threads;
     this.#grace = grace;
   }
 
   /** @param {import('./index.js').LoadOptions} options */
   async start({ signal, onProgress } = {}) {
-    const port = await Port.open();
+    const port = await Port.open(this.#worker);
     try {
       signal?.throwIfAborted();
       if (this.#disposed) throw disposed();

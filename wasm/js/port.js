@@ -1,5 +1,6 @@
 /** A worker as a pair of questions and answers, in browsers and in Node. */
 import { BitbrushError } from './errors.js';
+import { newNodeWorker, newWorker } from './places.js';
 
 const STUCK_MS = 1000; // slices take some 10 ms: a worker silent for this long after `cancel` is not coming back
 
@@ -10,10 +11,15 @@ const STUCK_MS = 1000; // slices take some 10 ms: a worker silent for this long 
  * @typedef {{ signal?: AbortSignal, transfer?: Transferable[], grace?: number, progress?: OnProgress }} AskOptions
  */
 
-/** @param {(message: any) => void} heard @param {(why: string) => void} died @returns {Promise<Host>} */
-async function start(heard, died) {
+/**
+ * @param {string | undefined} address
+ * @param {(message: any) => void} heard
+ * @param {(why: string) => void} died
+ * @returns {Promise<Host>}
+ */
+async function start(address, heard, died) {
   if (typeof Worker === 'function') {
-    const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'bitbrush' });
+    const worker = newWorker(address);
     worker.onmessage = event => heard(event.data);
     worker.onmessageerror = () => died('a message could not be read');
     worker.onerror = event => died(event.message || 'its script could not be loaded');
@@ -23,8 +29,7 @@ async function start(heard, died) {
       stop: () => worker.terminate(),
     };
   }
-  const { Worker: Thread } = await import(/* @vite-ignore */ 'node:worker_threads');
-  const worker = new Thread(new URL('./worker.js', import.meta.url));
+  const worker = await newNodeWorker(address);
   worker.on('message', heard);
   worker.on('error', error => died(String(error)));
   return {
@@ -43,12 +48,13 @@ export class Port {
   /** @type {Host} */
   #host = /** @type {any} */ (undefined); // set before open() returns
 
-  static async open() {
+  /** @param {string} [address] of worker.js, where it is not beside this file */
+  static async open(address) {
     const port = new Port();
     const died = (/** @type {string} */ why) =>
       port.close(new BitbrushError('worker', `the worker failed: ${why}`));
     try {
-      port.#host = await start(message => port.#heard(message), died);
+      port.#host = await start(address, message => port.#heard(message), died);
     } catch (cause) {
       throw new BitbrushError(
         'worker',

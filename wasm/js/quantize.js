@@ -2,6 +2,7 @@
 import { BitbrushError } from './errors.js';
 import { detect } from './features.js';
 import { seedOf } from './model.js';
+import { moduleAddresses } from './places.js';
 import { Port } from './port.js';
 import { addressOf, sourceOf, stopping, toSend } from './source.js';
 
@@ -22,7 +23,7 @@ const FIELDS = {
   guidance: 'number',
   compensation: 'number',
 };
-const OTHERS = ['seed', 'lora', 'command', 'signal', 'onProgress', 'wasm'];
+const OTHERS = ['seed', 'lora', 'command', 'signal', 'onProgress', 'wasm', 'worker'];
 
 /**
  * @param {string | URL | Blob | Response | ArrayBuffer | Uint8Array<ArrayBuffer>} from
@@ -30,7 +31,7 @@ const OTHERS = ['seed', 'lora', 'command', 'signal', 'onProgress', 'wasm'];
  * @returns {Promise<Blob>}
  */
 export async function quantize(from, options = {}) {
-  const { signal, onProgress, wasm = new URL('../bitbrush-make.wasm', import.meta.url) } = options;
+  const { signal, onProgress, wasm, worker } = options;
   signal?.throwIfAborted();
   const checked = check(options);
   if (!(await detect()).simd)
@@ -38,12 +39,13 @@ export async function quantize(from, options = {}) {
   if (!Array.isArray(options.lora ?? [])) throw new BitbrushError('arg', 'lora: must be a list of { blob, scale }');
   const loras = await Promise.all((options.lora ?? []).map(loraOf));
   const transfer = loras.flatMap(({ data, config }) => (config ? [data.buffer, config.buffer] : [data.buffer]));
-  const module = addressOf(wasm);
+  const [module] = moduleAddresses(['make'], addressOf(wasm)),
+    script = addressOf(worker);
   return stopping(signal, async stop => {
     const bytes = ArrayBuffer.isView(from) || from instanceof ArrayBuffer;
     const source = toSend(await sourceOf(bytes ? new Blob([from]) : from, stop));
     if ('stream' in source) transfer.push(/** @type {any} */ (source.stream));
-    const port = await Port.open();
+    const port = await Port.open(script);
     try {
       const made = await port.ask(
         { op: 'quantize', source, wasm: module, options: checked, loras },

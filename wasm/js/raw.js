@@ -293,7 +293,7 @@ export class Engine {
 async function compile(url) {
   if (url.protocol === 'file:') {
     // Node; its fetch knows no files
-    const { readFile } = await import(/* @vite-ignore */ 'node:fs/promises');
+    const { readFile } = await import(/* webpackIgnore: true */ /* @vite-ignore */ 'node:fs/promises');
     return WebAssembly.compile(await readFile(url));
   }
   const reply = await fetch(url);

@@ -2,8 +2,15 @@
 import { BitbrushError } from './errors.js';
 import { checkReply } from './fetch.js';
 
-/** @param {string | URL} address */
+/**
+ * @overload @param {string | URL} address @returns {string}
+ */
+/**
+ * @overload @param {string | URL | undefined} address @returns {string | undefined}
+ */
+/** @param {string | URL | undefined} address an option's may be absent */
 export function addressOf(address) {
+  if (address === undefined) return undefined;
   try {
     return new URL(address, globalThis.document?.baseURI ?? globalThis.location?.href).href;
   } catch (cause) {

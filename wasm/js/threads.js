@@ -1,4 +1,5 @@
 /** Threads for an instance on shared memory, each a worker that runs thread.js. */
+import { newThread } from './places.js';
 
 /** As large as the stack that the linker gives the first instance, which runs the same code from further up. */
 export const STACK = 65536;
@@ -11,8 +12,7 @@ const workers = [];
 function start(what) {
   return new Promise(resolve => {
     try {
-      const name = `bitbrush ${what.thread}`;
-      const worker = new Worker(new URL('./thread.js', import.meta.url), { type: 'module', name });
+      const worker = newThread(`bitbrush ${what.thread}`);
       workers.push(worker);
       worker.onmessage = () => resolve(true);
       worker.onerror = event => {

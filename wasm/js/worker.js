@@ -135,7 +135,7 @@ if ('WorkerGlobalScope' in globalThis) {
   post = (message, transfer = []) => scope.postMessage(message, transfer);
   scope.onmessage = (/** @type {MessageEvent} */ event) => receiveMessage(event.data);
 } else {
-  import(/* @vite-ignore */ 'node:worker_threads').then(({ parentPort }) => {
+  import(/* webpackIgnore: true */ /* @vite-ignore */ 'node:worker_threads').then(({ parentPort }) => {
     const port = /** @type {import('node:worker_threads').MessagePort} */ (parentPort);
     post = (message, transfer = []) => port.postMessage(message, /** @type {any} */ (transfer));
     port.on('message', receiveMessage);
