@@ -18,7 +18,8 @@ export type ErrorCode =
   | 'worker'
   | 'disposed';
 
-/** Aborting is not an error of ours: it rejects with the signal's own reason. */
+/** Aborting is not an error of ours: it rejects with the signal's own reason, at once. What the worker is doing is stopped
+ * behind it, or the worker ended, and the next request waits for that. */
 export class BitbrushError extends Error {
   constructor(code: ErrorCode, message: string, options?: ErrorOptions);
   readonly code: ErrorCode;
@@ -53,7 +54,8 @@ export interface LoadOptions {
   /** Threads that draw, 1 to 64, at most: more than one only where the page is cross-origin isolated and relaxed SIMD
    * is exact (never under Node). By default one for each core, at most 4. The picture is the same with any number. */
   threads?: number;
-  /** How long an aborted step may take to answer before its worker is ended, ms. */
+  /** How long the worker may go on with an aborted request before it is ended, ms (1000); the next request then loads the
+   * model into a new one. */
   grace?: number;
 }
 export function load(from: string | URL | Blob | Response, options?: LoadOptions): Promise<Model>;
@@ -221,6 +223,12 @@ export interface Model extends AsyncDisposable {
   draw(request: DrawRequest, options?: GenerateOptions): Promise<Picture>;
   /** A PNG file, the same bytes as the native tool writes. `text` becomes tEXt chunks, at most 16;
    * for a finished picture it is the request unless told. */
-  png(picture: Preview | Picture, text?: Record<string, string>): Promise<Uint8Array<ArrayBuffer>>;
+  png(
+    picture: Preview | Picture,
+    text?: Record<string, string>,
+    options?: { signal?: AbortSignal },
+  ): Promise<Uint8Array<ArrayBuffer>>;
+  /** Ends the worker and gives its memory back, also in the middle of a drawing; what is pending rejects with
+   * 'disposed'. */
   dispose(): Promise<void>;
 }

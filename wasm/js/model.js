@@ -64,8 +64,12 @@ export class Model {
     return port;
   }
 
-  /** The running worker, or a new one with the model loaded again. @param {AbortSignal} [signal] */
+  /**
+   * The running worker once it is free of what was aborted, or a new one with the model loaded again.
+   * @param {AbortSignal} [signal]
+   */
   async #ready(signal) {
+    while (this.#port?.leaving) await orAbort(this.#port.left(), signal);
     if (this.#disposed) throw disposed();
     if (this.#starting) return orAbort(this.#starting, signal);
     if (this.#port && !this.#port.closed) return this.#port;
@@ -119,13 +123,17 @@ export class Model {
   /**
    * @param {import('./index.js').Preview | import('./index.js').Picture} picture
    * @param {Record<string, string>} [text] tEXt chunks
+   * @param {{ signal?: AbortSignal }} [options]
    * @returns {Promise<Uint8Array<ArrayBuffer>>}
    */
   async png(
     { width, height, data, ...rest },
     text = 'request' in rest ? textOf(rest.request, this.info) : {},
+    { signal } = {},
   ) {
-    return (await this.#ready()).ask({ op: 'png', picture: { width, height, data }, text });
+    signal?.throwIfAborted();
+    const port = await this.#ready(signal);
+    return port.ask({ op: 'png', picture: { width, height, data }, text }, { signal, grace: this.#grace });
   }
 
   async dispose() {

@@ -7,7 +7,8 @@ const STUCK_MS = 1000; // slices take some 10 ms: a worker silent for this long 
 /**
  * @typedef {{ post(message: unknown, transfer: Transferable[]): void, hold(on: boolean): void, stop(): void }} Host
  * @typedef {(p: any) => void} OnProgress of the question's own kind
- * @typedef {{ resolve(value: any): void, reject(reason: unknown): void, progress?: OnProgress }} Waiting
+ * @typedef {{ resolve(value: any): void, reject(reason: unknown): void, progress?: OnProgress, grace?: number }} Waiting
+ *   grace: once its asker has gone
  * @typedef {{ signal?: AbortSignal, transfer?: Transferable[], grace?: number, progress?: OnProgress }} AskOptions
  */
 
@@ -40,9 +41,13 @@ async function start(address, heard, died) {
 }
 
 export class Port {
-  /** @type {Map<number, Waiting>} */
+  /** In the order in which the worker serves them. @type {Map<number, Waiting>} */
   #waiting = new Map();
   #last = 0;
+  /** Ends the worker if it does not let go of the question in its hands. @type {ReturnType<typeof setTimeout>} */
+  #timer = /** @type {any} */ (undefined);
+  /** What resolves once nobody's questions are out of the way. @type {(() => void)[]} */
+  #patient = [];
   /** @type {BitbrushError | undefined} */
   #dead;
   /** @type {Host} */
@@ -71,8 +76,8 @@ export class Port {
   }
 
   /**
-   * One request, one answer. When the signal fires the worker is told to stop; the promise rejects with the
-   * signal's reason as soon as it has, or after a grace time by ending the worker.
+   * One request, one answer. When the signal fires the promise rejects with its reason at once, whatever the worker is
+   * doing; the worker is told to stop, and ended if it is at this request and has not stopped after a grace time.
    * @param {import('./protocol.js').Ask} message
    * @param {AskOptions} [options]
    * @returns {Promise<any>}
@@ -81,13 +86,7 @@ export class Port {
     if (this.#dead) return Promise.reject(this.#dead);
     if (signal?.aborted) return Promise.reject(signal.reason);
     const id = ++this.#last;
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
-    let timer;
-    const abort = () => {
-      if (grace <= 0) return this.close();
-      this.tell({ op: 'cancel', id });
-      timer = setTimeout(() => this.close(), grace);
-    };
+    const abort = () => this.#leave(id, grace, signal?.reason);
     const answer = new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject, progress });
       this.#host.hold(true);
@@ -101,10 +100,44 @@ export class Port {
     });
     signal?.addEventListener('abort', abort, { once: true });
     return answer.finally(() => {
-      clearTimeout(timer);
       signal?.removeEventListener('abort', abort);
       signal?.throwIfAborted(); // whatever the answer was
     });
+  }
+
+  /** Whether the worker still has what was aborted to let go of; a question asked now may end with it. */
+  get leaving() {
+    for (const { grace } of this.#waiting.values()) if (grace !== undefined) return true;
+    return false;
+  }
+
+  /** Resolves when it is not `leaving` any more, or closed. @returns {Promise<void>} */
+  left() {
+    return new Promise(resolve => (this.leaving ? this.#patient.push(resolve) : resolve()));
+  }
+
+  /**
+   * @param {number} id
+   * @param {number} grace
+   * @param {unknown} reason
+   */
+  #leave(id, grace, reason) {
+    const waiting = this.#waiting.get(id);
+    if (!waiting) return;
+    waiting.reject(reason);
+    waiting.progress = undefined;
+    waiting.grace = grace;
+    this.tell({ op: 'cancel', id });
+    if (this.#waiting.keys().next().value === id) this.#hurry();
+  }
+
+  /** If nobody waits for what the worker has in its hands, it has until the end of the grace time. */
+  #hurry() {
+    clearTimeout(this.#timer);
+    const [first] = this.#waiting.values();
+    if (first?.grace === undefined) return;
+    if (first.grace <= 0) this.close();
+    else this.#timer = setTimeout(() => this.close(), first.grace);
   }
 
   /** @param {import('./protocol.js').Tell} message */
@@ -117,14 +150,22 @@ export class Port {
     if (this.#dead) return;
     this.#dead = reason;
     this.#host.stop();
+    clearTimeout(this.#timer);
     for (const { reject } of this.#waiting.values()) reject(reason);
     this.#waiting.clear();
+    this.#tellPatient();
   }
 
   /** @param {number} id */
   #done(id) {
     this.#waiting.delete(id);
     if (!this.#waiting.size) this.#host.hold(false);
+    this.#hurry();
+    this.#tellPatient();
+  }
+
+  #tellPatient() {
+    if (!this.leaving) for (const resolve of this.#patient.splice(0)) resolve();
   }
 
   /** @param {import('./protocol.js').FromWorker} message */
