@@ -1,4 +1,4 @@
-/* bitbrush-parcheck.wasm: bb_par_for of the module with threads. Node starts the threads (js/par.test.mjs) and also
+/* bitbrush-parcheck.wasm: bb_par_for of modules with threads. Node starts the threads (js/par.test.mjs) and also
  * measures through it. */
 #include "parcheck.h"
 

@@ -21,7 +21,7 @@ int32_t bbw_way_times(const float *times);
 double bbw_info(uint32_t field);
 const char *bbw_error(void); /* one line about the last failure */
 
-/* Threads of the sessions from now on, the caller's included. The module with threads only, which also shows bb_par_work
+/* Threads of the sessions from now on, the caller's included. Modules with THREADS only, which also show bb_par_work
  * and bb_par_broke of base/par.h, for the threads that JavaScript starts. */
 void bbw_threads(uint32_t count);
 

@@ -1,5 +1,5 @@
-/* Parallel-for. The implementation is chosen by the build: par_pthread.c natively, par_wasm.c in the WebAssembly module
- * with shared memory, par_serial.c in the others.
+/* Parallel-for. The implementation is chosen by the build: par_pthread.c natively, par_wasm.c in the WebAssembly modules
+ * whose memory threads can share, par_serial.c in the others.
  * Work items must not depend on each other, so results are the same for every thread count. */
 #ifndef BB_BASE_PAR_H
 #define BB_BASE_PAR_H

@@ -13,7 +13,6 @@ export const golden = join(repo, 'tests/golden');
 export const site = join(build, 'site');
 export const modulePath = join(build, 'bitbrush-simd128.wasm');
 export const relaxedPath = join(build, 'bitbrush-relaxed.wasm');
-export const threadsPath = join(build, 'bitbrush-threads.wasm');
 export const exportsPath = join(repo, 'wasm/exports.txt');
 export const threadsExportsPath = join(repo, 'wasm/exports-threads.txt');
 export const makePath = join(build, 'bitbrush-make.wasm');

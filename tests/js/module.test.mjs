@@ -1,24 +1,28 @@
-/** The modules' border: the lists of exports are the only doors, nothing is imported but the memory that threads share,
- *  nothing allocates. And what is inside: no instruction whose result engines may choose. */
+/** The modules' border: the lists of exports are the only doors, nothing is imported but the memory that threads may
+ *  share, nothing allocates. And what is inside: no instruction whose result engines may choose. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { setFlagsFromString } from 'node:v8';
 import {
-  exportsPath, makeExportsPath, makePath, modulePath, relaxedPath, threadsExportsPath, threadsPath,
+  exportsPath, makeExportsPath, makePath, modulePath, relaxedPath, site, threadsExportsPath,
 } from './common.mjs';
 import { ALLOWED, BANNED, isAtomic, isRelaxed, opcodesOf } from './opcodes.mjs';
 
 const relaxedBytes = readFileSync(relaxedPath);
 if (!WebAssembly.validate(relaxedBytes)) setFlagsFromString('--experimental-wasm-relaxed-simd'); // Node 20
 
+const { Engine } = await import(pathToFileURL(join(site, 'js/raw.js')).href);
+const { setShared } = await import(pathToFileURL(join(site, 'js/threads.js')).href);
+
 /** A visitor downloads these, and servers of static files often do not compress them. */
-const LIMIT = { simd128: 90_000, relaxed: 95_000, threads: 95_000 };
+const LIMIT = { simd128: 90_000, relaxed: 95_000 };
 
 const modules = {
   simd128: [modulePath, exportsPath],
-  relaxed: [relaxedPath, exportsPath],
-  threads: [threadsPath, exportsPath, threadsExportsPath],
+  relaxed: [relaxedPath, exportsPath, threadsExportsPath],
   make: [makePath, makeExportsPath],
 };
 
@@ -27,7 +31,7 @@ for (const [name, [path, ...lists]] of Object.entries(modules)) {
   const module = new WebAssembly.Module(bytes);
   const exported = WebAssembly.Module.exports(module);
 
-  const threads = name === 'threads', shared = { name: 'memory', kind: 'memory' };
+  const threads = name === 'relaxed', shared = { name: 'memory', kind: 'memory' };
 
   test(`${name} imports ${threads ? 'its memory' : 'nothing'}`, () =>
     assert.deepEqual(WebAssembly.Module.imports(module), threads ? [{ module: 'env', ...shared }] : []));
@@ -43,12 +47,9 @@ for (const [name, [path, ...lists]] of Object.entries(modules)) {
     for (const { name: symbol } of exported) assert.doesNotMatch(symbol, /alloc|free|sbrk|grad/);
   });
 
-  test(`${name} starts with little memory`, () => {
-    const memory = threads
-      ? new WebAssembly.Memory({ initial: 16, maximum: 65536, shared: true }) // as js/threads.js makes it
-      : new WebAssembly.Instance(module).exports.memory;
-    if (threads) new WebAssembly.Instance(module, { env: { memory } });
-    assert.ok(memory.buffer.byteLength <= 2 ** 20, `${memory.buffer.byteLength} bytes before any model`);
+  test(`${name} starts with little memory`, async () => {
+    const { memoryBytes } = await Engine.create(pathToFileURL(path));
+    assert.ok(memoryBytes <= 2 ** 20, `${memoryBytes} bytes before any model`);
   });
 
   if (LIMIT[name])
@@ -60,11 +61,46 @@ for (const [name, [path, ...lists]] of Object.entries(modules)) {
     const found = opcodesOf(bytes),
       relaxed = [...found.keys()].filter(isRelaxed);
     assert.ok(found.size > 100, `only ${found.size} kinds of instructions: was the code read?`);
-    assert.equal(relaxed.length > 0, name === 'relaxed' || threads);
+    assert.equal(relaxed.length > 0, name === 'relaxed');
     assert.equal([...found.keys()].some(isAtomic), threads);
     for (const opcode of relaxed) assert.ok(ALLOWED.includes(opcode), `0x${opcode.toString(16)} is not allowed`);
   });
 }
+
+test('relaxed takes the memory that it was made for: shared, or not', () => {
+  for (const made of [false, true, false]) {
+    const bytes = Uint8Array.from(relaxedBytes);
+    assert.equal(setShared(bytes, made), true);
+    assert.equal(bytes.filter((byte, i) => byte !== relaxedBytes[i]).length, made ? 0 : 1);
+    for (const given of [true, false]) {
+      const memory = new WebAssembly.Memory({ initial: 16, maximum: 65536, shared: given });
+      const start = () => new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory } });
+      if (made === given) start();
+      else assert.throws(start, WebAssembly.LinkError);
+    }
+  }
+});
+
+test('setShared: nothing but a module whose only import is such a memory', () => {
+  const plain = readFileSync(modulePath), before = Buffer.from(plain);
+  assert.equal(setShared(plain, true), false);
+  assert.ok(plain.equals(before));
+  const text = word => [word.length, ...Buffer.from(word)];
+  const imports = (...content) => Uint8Array.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 2, content.length, ...content]);
+  const memory = (name, flags) => [...text('env'), ...text(name), 2, flags, 1, 1];
+  assert.equal(setShared(imports(1, ...memory('memory', 1)), true), true);
+  for (const bad of [
+    imports(1, ...memory('memory', 0)),
+    imports(1, ...memory('memory', 4)),
+    imports(1, ...memory('memories', 1)),
+    imports(2, ...memory('memory', 1), ...memory('more', 1)),
+    imports(1, ...text('env'), ...text('memory'), 3, 0x7f, 0),
+    imports(0),
+  ])
+    assert.throws(() => setShared(bad, true), /import/);
+  assert.equal(setShared(new TextEncoder().encode('<!doctype html><title>Home</title>'), true), false);
+  for (const length of [0, 7, 8, 9]) assert.equal(setShared(relaxedBytes.slice(0, length), true), false);
+});
 
 test('a banned instruction anywhere in the code is found', () => {
   for (const opcode of [...BANNED, ...ALLOWED]) {

@@ -1,4 +1,4 @@
-/** bb_par_for of the module with threads, over worker_threads.
+/** bb_par_for of modules with threads, over worker_threads.
  *  `node tests/js/par.test.mjs --bench` prints what a round costs instead. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';

@@ -45,8 +45,8 @@ export interface LoadOptions {
   /** What it throws ends the load. */
   onProgress?: (progress: Progress) => void;
   /** Address of the module, relative to the page; it is taken as it is. By default bitbrush-relaxed.wasm where it suits
-   * the engine, with threads bitbrush-threads.wasm, and bitbrush-simd128.wasm otherwise or if the host lacks those, one
-   * folder above this file. An address that ends in '/' is a folder to look for these in. */
+   * the engine, and bitbrush-simd128.wasm, which has no threads, otherwise or if the host lacks that, one folder above
+   * this file. An address that ends in '/' is a folder to look for these in. */
   wasm?: string | URL;
   /** Address of worker.js, relative to the page, for bundlers that do not find it themselves (esbuild). The files that it
    * imports lie beside it, or are bundled into it. By default beside this file. */

@@ -30,11 +30,7 @@ export async function load(from, { signal, onProgress, wasm, worker, grace, thre
     );
   }
   const count = isolated ? threads ?? Math.min(navigator.hardwareConcurrency, THREADS) : 1;
-  /** @type {Parameters<typeof moduleAddresses>[0]} */
-  const names = ['simd128'];
-  if (relaxed) names.unshift('relaxed');
-  if (relaxed && count > 1) names.unshift('threads');
-  const modules = moduleAddresses(names, addressOf(wasm)),
+  const modules = moduleAddresses(relaxed ? ['relaxed', 'simd128'] : ['simd128'], addressOf(wasm)),
     script = addressOf(worker);
   return stopping(signal, async stop => {
     const model = new Model(await sourceOf(from, stop), modules, script, count, grace);

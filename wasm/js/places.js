@@ -7,7 +7,6 @@ const here = import.meta.url;
 const MODULES = {
   simd128: () => new URL('../bitbrush-simd128.wasm', import.meta.url),
   relaxed: () => new URL('../bitbrush-relaxed.wasm', import.meta.url),
-  threads: () => new URL('../bitbrush-threads.wasm', import.meta.url),
   make: () => new URL('../bitbrush-make.wasm', import.meta.url),
 };
 

@@ -8,7 +8,7 @@
  * where threads share the memory. Shared bytes are copied before they leave: decoders and transfers refuse them.
  */
 import { BitbrushError, codeOf } from './errors.js';
-import { STACK, startThreads } from './threads.js';
+import { STACK, setShared, startThreads } from './threads.js';
 
 const PAGE = 65536;
 const ERR_SHORT = -33;
@@ -16,8 +16,8 @@ export const DONE = 1,
   AGAIN = 2;
 const align = (/** @type {number} */ at) => Math.ceil(at / 64) * 64;
 
-/** Of bitbrush-threads.wasm, in pages: as it is linked. */
-const SHARED = { initial: 16, maximum: 65536, shared: true };
+/** Of bitbrush-relaxed.wasm, in pages: as it is linked. */
+const LIMITS = { initial: 16, maximum: 65536 };
 
 export class Engine {
   /**
@@ -42,16 +42,19 @@ export class Engine {
 
   /**
    * @param {URL | string} url of the module
-   * @param {number} [threads] at most, if it is the module with threads
+   * @param {number} [threads] at most, if it is a module that can have threads; more than 1 in isolated pages only
    */
   static async create(url, threads = 1) {
     try {
-      const module = await compile(new URL(url));
-      if (!WebAssembly.Module.imports(module).length) return new this(await WebAssembly.instantiate(module));
-      const memory = new WebAssembly.Memory(SHARED);
+      const bytes = await read(new URL(url)),
+        shared = threads > 1;
+      const imported = setShared(bytes, shared);
+      const module = await WebAssembly.compile(bytes);
+      if (!imported) return new this(await WebAssembly.instantiate(module));
+      const memory = new WebAssembly.Memory({ ...LIMITS, shared });
       const instance = await WebAssembly.instantiate(module, { env: { memory } });
       const engine = new this(instance, memory, (threads - 1) * STACK);
-      if (threads > 1) engine.#start(module, threads);
+      if (shared) engine.#start(module, threads);
       return engine;
     } catch (cause) {
       throw new BitbrushError(
@@ -289,17 +292,17 @@ export class Engine {
   }
 }
 
-/** @param {URL} url */
-async function compile(url) {
+/** @param {URL} url @returns {Promise<Uint8Array<ArrayBuffer>>} */
+async function read(url) {
   if (url.protocol === 'file:') {
     // Node; its fetch knows no files
     const { readFile } = await import(/* webpackIgnore: true */ /* @vite-ignore */ 'node:fs/promises');
-    return WebAssembly.compile(await readFile(url));
+    return readFile(url);
   }
   const reply = await fetch(url);
   if (!reply.ok) throw new Error(`the server answered ${reply.status} ${reply.statusText}`);
-  // Not the streaming form: it refuses servers that do not know the type application/wasm, and 100 kB are quick.
-  return WebAssembly.compile(await reply.arrayBuffer());
+  // Not compiled as it streams: that refuses servers that do not know the type application/wasm, and 100 kB are quick.
+  return new Uint8Array(await reply.arrayBuffer());
 }
 
 /**
