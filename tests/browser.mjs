@@ -2,17 +2,16 @@
  * The page in headless Chromium, from a cold start to a saved picture. Needs playwright-core (tests/package.json)
  * and an installed Chromium: BB_CHROMIUM, /usr/bin/chromium unless told. Screenshots go to BB_BUILD/screenshots.
  */
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import { cpus, tmpdir } from 'node:os';
+import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { serveFiles } from '../web/serve.mjs';
-import { check, finish, launch, same } from './chromium.mjs';
-import { build, decodePng, golden, models, native, sha256, site } from './js/common.mjs';
-import { fnv1a64, pictures } from './js/golden.mjs';
+import { check, finish, same } from './browsers/check.mjs';
+import { launch } from './chromium.mjs';
+import { build, decodePng, models, native, sha256, site } from './js/common.mjs';
 
 const model = models[0];
 if (!model) throw new Error('no packed model in models/');
@@ -41,8 +40,6 @@ const faults = {
   '/models/html.safetensors': reply =>
     reply.writeHead(200, { 'Content-Type': 'text/html' }).end('<!doctype html><title>Sign in</title>'),
   '/models/hostile.safetensors': reply => reply.end(hostile()),
-  '/models/tiny.safetensors': reply => reply.end(readFileSync(models.find(m => m.name === 'tiny').path)),
-  '/kernelcheck.wasm': reply => reply.end(readFileSync(join(build, 'bitbrush-kernelcheck-relaxed.wasm'))),
 };
 const files = serveFiles({ roots: [site] });
 let listed; // what models.json says; the staged one unless a check sets it
@@ -280,161 +277,6 @@ if (hostile()) {
 } else check(file.indexOf('T-shirt/top') < 0, 'hostile model could be made');
 listed = undefined;
 await page.context().close();
-
-// ---- the relaxed module: its kernels, every committed picture, and a dot product that cannot be trusted ----
-
-async function emptyPage(script) {
-  const empty = await newPage();
-  if (script) await empty.addInitScript(script);
-  await empty.goto(`${base}js/index.d.ts`); // any address of the site, so that modules can be imported
-  return empty;
-}
-/** What `request` draws there: { features, kernels, data }. */
-const drawn = (where, name, ask) =>
-  where.evaluate(
-    async ([from, wanted]) => {
-      const { detect, load } = await import('/js/index.js');
-      const opened = await load(from);
-      const { data } = await opened.draw(wanted);
-      await opened.dispose();
-      return { features: await detect(), kernels: opened.info.kernels, data: [...data] };
-    },
-    [`/models/${name}.safetensors`, ask],
-  );
-{
-  const empty = await emptyPage();
-  const report = await empty.evaluate(async () => {
-    const bytes = await (await fetch('/kernelcheck.wasm')).arrayBuffer();
-    const { memory, ...kernels } = (await WebAssembly.instantiate(bytes)).instance.exports;
-    const text = at => {
-      const all = new Uint8Array(memory.buffer, at);
-      return at ? new TextDecoder().decode(all.slice(0, all.indexOf(0))) : '';
-    };
-    const differing = kernels.kernelcheck(1, 300);
-    const first = `${text(kernels.kernelcheck_first())} at element ${kernels.kernelcheck_first_at()}`;
-    return { set: text(kernels.kernelcheck_set()), differing, first, count: kernels.kernelcheck_count() };
-  });
-  same(report.set, 'wasm_relaxed', 'kernelcheck: the set');
-  check(report.differing === 0, `relaxed kernels against scalar: ${report.differing} differ, first ${report.first}`);
-  check(report.count > 300 * 12, `kernelcheck compared ${report.count} times`);
-  for (const { model: name, request: ask, rgba_fnv1a64: hash } of pictures) {
-    const mine = await drawn(empty, name, ask);
-    same(mine.kernels, 'wasm_relaxed', 'kernel set of a golden picture');
-    same(fnv1a64(mine.data), hash, `relaxed: ${name} ${JSON.stringify(ask)}`);
-  }
-  await empty.context().close();
-}
-// ---- the trial of dot ways: remembered by the page, and never a matter of the picture ----
-
-{
-  const empty = await emptyPage();
-  const [first, second] = await empty.evaluate(async from => {
-    const { load } = await import('/js/index.js'), ways = [];
-    const bytes = await (await fetch(from)).arrayBuffer();
-    // The first comes slowly enough for the trial, also where the machine has other work.
-    const slow = new Response(new ReadableStream({
-      async pull(control) {
-        await new Promise(resolve => setTimeout(resolve, 2000));
-        control.enqueue(new Uint8Array(bytes));
-        control.close();
-      },
-    }));
-    for (const what of [slow, new Blob([bytes])]) {
-      const opened = await load(what);
-      ways.push(opened.info.ways);
-      await opened.dispose();
-    }
-    return ways;
-  }, `/models/${model.name}.safetensors`);
-  check(first.length > 1 && first.every(({ ns }) => ns > 0), `ways timed: ${JSON.stringify(first)}`);
-  same(JSON.stringify(second), JSON.stringify(first), 'the second model of a page takes the times of the first');
-  console.log(`dot ways: ${first.map(({ name, ns }) => `${name} ${(1 / ns).toFixed(0)}`).join(', ')} GMAC/s`);
-  for (const { model: name, request: ask, rgba_fnv1a64: hash } of pictures) {
-    const drawings = await empty.evaluate(async ([url, wanted]) => {
-      const { Engine } = await import('/js/raw.js'), { open, receive } = await import('/js/fetch.js');
-      const engine = await Engine.create(`${location.origin}/bitbrush-relaxed.wasm`);
-      await receive(engine, await open({ url }), () => {});
-      return engine.ways.map((_, preferred) => {
-        engine.useTimes(engine.ways.map((way, i) => (i === preferred ? 1e-6 : 1)));
-        engine.begin({ label: 0, guidance: 1, eta: 0, sampler: 'default', ...wanted, seed: String(wanted.seed) });
-        while (engine.check(engine.x.bbw_step(0)) !== 1);
-        return [engine.ways[preferred], [...engine.picture(true).data]];
-      });
-    }, [`${base}models/${name}.safetensors`, ask]);
-    for (const [way, data] of drawings) same(fnv1a64(data), hash, `${way} preferred: ${name} ${JSON.stringify(ask)}`);
-  }
-  await empty.context().close();
-}
-
-// The probe is the only code of the page itself that makes an instance; it sees an engine that is wrong from the
-// start, or only after some calls, as if the optimizing compiler were.
-for (const [what, rightCalls] of Object.entries({ cold: 0, hot: 700 })) {
-  const empty = await emptyPage(`{
-    const Real = WebAssembly.Instance;
-    let calls = 0;
-    WebAssembly.Instance = function (...given) {
-      const { f } = new Real(...given).exports;
-      return { exports: { f: (...operands) => f(...operands) + (calls++ < ${rightCalls} ? 0 : 1) } };
-    };
-    globalThis.probed = () => calls;
-  }`);
-  const mine = await drawn(empty, model.name, request);
-  same(mine.features.relaxed, false, `a dot product that is wrong ${what}: detect`);
-  same(mine.kernels, 'wasm_simd128', `a dot product that is wrong ${what}: kernel set`);
-  same(sha256(Uint8ClampedArray.from(mine.data)), sha256(expected.data), `wrong ${what}: the picture`);
-  const calls = await empty.evaluate(() => globalThis.probed());
-  check(calls > rightCalls, `the planted fault was met: ${calls} calls`);
-  await empty.evaluate(async () => (await import('/js/index.js')).detect());
-  same(await empty.evaluate(() => globalThis.probed()), calls, 'a probe that failed is remembered');
-  await empty.context().close();
-}
-
-// ---- a host without the relaxed module ----
-
-for (const [what, reply] of Object.entries({
-  'nothing': to => to.writeHead(404).end(),
-  'a page': to => to.writeHead(200, { 'Content-Type': 'text/html' }).end('<!doctype html><title>Home</title>'),
-})) {
-  faults['/bitbrush-relaxed.wasm'] = reply;
-  const empty = await emptyPage();
-  const mine = await drawn(empty, model.name, request);
-  same(mine.features.relaxed, true, `${what} in place of the relaxed module: detect`);
-  same(mine.kernels, 'wasm_simd128', `${what} in place of the relaxed module: kernel set`);
-  same(sha256(Uint8ClampedArray.from(mine.data)), sha256(expected.data), `${what} in its place: the picture`);
-  await empty.context().close();
-  delete faults['/bitbrush-relaxed.wasm'];
-}
-
-// ---- quantizing in the page ----
-
-{
-  const folder = mkdtempSync(join(tmpdir(), 'bitbrush-browser-'));
-  const at = name => join(folder, name), lora = join(golden, 'lora-kohya/lora.safetensors');
-  const tool = (...args) => execFileSync(join(build, 'bitbrush'), args, { stdio: ['ignore', 'ignore', 'pipe'] });
-  tool('import', join(golden, 'unet2d-class'), '-o', at('float'), '--dtype', 'f16');
-  tool('quantize', at('float'), '-o', at('packed'), '--images', '1', '--steps', '2', '--quiet',
-    '--lora', `${lora}:0.5`);
-  const want = readFileSync(at('packed'));
-  const { command } = JSON.parse(want.subarray(8, 8 + Number(want.readBigUInt64LE(0)))).__metadata__;
-  faults['/float.safetensors'] = reply => reply.end(readFileSync(at('float')));
-  faults['/lora.safetensors'] = reply => reply.end(readFileSync(lora));
-  const empty = await emptyPage();
-  const made = await empty.evaluate(async meta => {
-    const { quantize } = await import('/js/index.js');
-    const data = await (await fetch('/lora.safetensors')).blob(), stop = new AbortController();
-    const loras = [{ blob: new File([data], 'lora.safetensors'), scale: 0.5 }];
-    const options = { images: 1, steps: 2, lora: loras, command: meta };
-    const blob = await quantize('/float.safetensors', options);
-    const why = await quantize('/float.safetensors', {
-      ...options, images: 4096, signal: stop.signal, onProgress: p => p.phase === 'calibrate' && stop.abort('stopped'),
-    }).catch(reason => reason);
-    return { data: [...new Uint8Array(await blob.arrayBuffer())], why };
-  }, command);
-  same(sha256(Uint8Array.from(made.data)), sha256(want), 'quantized in the page and by the tool');
-  same(made.why, 'stopped', 'an abort while it calibrates');
-  await empty.context().close();
-  rmSync(folder, { recursive: true });
-}
 
 // ---- opened as a file ----
 

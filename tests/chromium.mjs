@@ -1,7 +1,4 @@
-/**
- * What the tests in Chromium share: how it is started (BB_CHROMIUM, /usr/bin/chromium unless told; playwright-core of
- * tests/package.json), and counting.
- */
+/** How Chromium is started: BB_CHROMIUM, /usr/bin/chromium unless told; playwright-core of tests/package.json. */
 import { chromium } from 'playwright-core';
 
 export const launch = () =>
@@ -18,22 +15,3 @@ export const launch = () =>
       '--disable-sync',
     ],
   });
-
-let passed = 0,
-  failed = 0;
-/** @param {boolean} ok @param {string} what */
-export function check(ok, what) {
-  if (ok) passed++;
-  else {
-    failed++;
-    console.log(`FAIL ${what}`);
-  }
-}
-export const same = (a, b, what) =>
-  check(Object.is(a, b), `${what}: ${JSON.stringify(a)} is not ${JSON.stringify(b)}`);
-
-/** Prints the count and sets the exit code. */
-export function finish() {
-  console.log(`${passed} passed, ${failed} failed`);
-  process.exitCode = failed ? 1 : 0;
-}

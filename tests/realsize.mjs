@@ -15,7 +15,8 @@ import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFi
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { serveFiles } from '../web/serve.mjs';
-import { check, finish, launch } from './chromium.mjs';
+import { check, finish } from './browsers/check.mjs';
+import { launch } from './chromium.mjs';
 import { build, decodePng, native, sha256, site } from './js/common.mjs';
 
 const full = process.argv.includes('--full'),
