@@ -1,0 +1,33 @@
+# Stages the npm package: cmake -DSOURCE=repo -DPAGE=build/page -DNPM=build/npm -DVERSION=x.y.z -P npm.cmake
+# The library and the modules as the page has them, the rest of the page as shell/, and what only npm needs.
+
+file(GLOB_RECURSE page RELATIVE ${PAGE} ${PAGE}/*)
+set(staged package.json README.md LICENSE)
+foreach(name IN LISTS page)
+  if(name MATCHES "^js/.*\\.(js|ts)$|^[^/]*\\.wasm$")
+    set(to ${name})
+  else()
+    set(to shell/${name})
+  endif()
+  cmake_path(GET to PARENT_PATH folder)
+  file(MAKE_DIRECTORY ${NPM}/${folder})
+  file(COPY_FILE ${PAGE}/${name} ${NPM}/${to} ONLY_IF_DIFFERENT)
+  list(APPEND staged ${to})
+endforeach()
+file(GLOB commands RELATIVE ${SOURCE}/wasm/npm ${SOURCE}/wasm/npm/bin/*)
+file(MAKE_DIRECTORY ${NPM}/bin)
+foreach(name IN LISTS commands)
+  file(COPY_FILE ${SOURCE}/wasm/npm/${name} ${NPM}/${name} ONLY_IF_DIFFERENT)
+  list(APPEND staged ${name})
+endforeach()
+file(COPY_FILE ${SOURCE}/wasm/npm/README.md ${NPM}/README.md ONLY_IF_DIFFERENT)
+file(COPY_FILE ${SOURCE}/LICENSE ${NPM}/LICENSE ONLY_IF_DIFFERENT)
+configure_file(${SOURCE}/wasm/npm/package.json.in ${NPM}/package.json @ONLY)
+
+# What an earlier build left there and nobody asks for any more.
+file(GLOB_RECURSE present RELATIVE ${NPM} ${NPM}/*)
+list(REMOVE_ITEM present ${staged})
+list(TRANSFORM present PREPEND ${NPM}/)
+if(present)
+  file(REMOVE ${present})
+endif()
