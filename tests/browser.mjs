@@ -42,13 +42,15 @@ const faults = {
   '/models/hostile.safetensors': reply => reply.end(hostile()),
 };
 const files = serveFiles({ roots: [site] });
-let listed; // what models.json says; the staged one unless a check sets it
+let listed; // what site.json says; the staged one unless a check sets it
 const server = createServer((ask, reply) => {
   const path = ask.url.split('?')[0];
   if (path in faults) faults[path](reply);
-  else if (path === '/models.json' && listed)
+  else if (path === '/site.json' && listed)
     reply.end(
-      JSON.stringify(listed.map(name => ({ name, file: `models/${name}.safetensors`, bytes: file.length }))),
+      JSON.stringify({
+        models: listed.map(name => ({ name, file: `models/${name}.safetensors`, bytes: file.length })),
+      }),
     );
   else files(ask, reply);
 }).listen(0, '127.0.0.1');

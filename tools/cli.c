@@ -186,7 +186,7 @@ static int parse_option(const bb_command *c, const bb_option *options, size_t n,
 bool bb_cli_parse(const bb_command *c, const bb_option *options, size_t n, int argc, char **argv,
                   const char **positional, uint32_t n_positional, int *code)
 {
-    uint32_t found = 0;
+    uint32_t found = 0, least = c->arguments[0] == '[' ? 0 : strstr(c->arguments, "…") ? 1 : n_positional;
     *code = BB_EXIT_OK;
     for (int i = 0; i < argc && *code == BB_EXIT_OK; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
@@ -197,7 +197,7 @@ bool bb_cli_parse(const bb_command *c, const bb_option *options, size_t n, int a
         else if (found < n_positional) positional[found++] = argv[i];
         else *code = bb_cli_usage_error(c, "unexpected argument %s", argv[i]);
     }
-    if (*code == BB_EXIT_OK && found < n_positional && c->arguments[0] != '[') *code = bb_cli_usage_error(c, "expected %s", c->arguments);
+    if (*code == BB_EXIT_OK && found < least) *code = bb_cli_usage_error(c, "expected %s", c->arguments);
     return *code == BB_EXIT_OK;
 }
 

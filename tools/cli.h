@@ -34,8 +34,8 @@ typedef struct bb_command {
     int (*run)(const struct bb_command *c, int argc, char **argv);
 } bb_command;
 
-/* Parses argv (after the command's name). positional: exactly n_positional words, at most so many (the others stay as
- * they are) where the command's arguments stand in []. Returns BB_EXIT_OK to go on, else
+/* Parses argv (after the command's name). positional: exactly n_positional words; at most so many (the others stay as
+ * they are) where the command's arguments stand in [], and at least one where they begin with a word and "…". Returns BB_EXIT_OK to go on, else
  * the exit code in *code was decided (--help: 0) and printed, and the result is false. */
 bool bb_cli_parse(const bb_command *c, const bb_option *options, size_t n, int argc, char **argv,
                   const char **positional, uint32_t n_positional, int *code);
@@ -65,6 +65,6 @@ bool bb_cli_interrupted(void);
 void bb_cli_release_signals(void);
 
 extern const bb_command bb_command_import, bb_command_quantize, bb_command_generate, bb_command_info, bb_command_run,
-    bb_command_eval, bb_command_bench;
+    bb_command_eval, bb_command_bench, bb_command_site;
 
 #endif

@@ -123,8 +123,14 @@ bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt,
     time_ways(h->model);
     h->folded.memory = bb_tools_memory;
     if (opt->lora.n) BB_TRY(bb_lora_fold_list(h->model, &opt->lora, &h->folded, err));
-    h->par = bb_par_start(opt->threads ? opt->threads : bb_core_count());
+    bb_host_threads(h, opt->threads);
     return BB_OK;
+}
+
+void bb_host_threads(bb_host *h, uint32_t threads)
+{
+    bb_par_stop(h->par);
+    h->par = bb_par_start(threads ? threads : bb_core_count());
 }
 
 bb_status bb_host_session(bb_host *h, const bb_request *req, bb_error *err)
@@ -138,6 +144,23 @@ bb_status bb_host_session(bb_host *h, const bb_request *req, bb_error *err)
     h->workspace = malloc(bytes);
     if (!h->workspace) return bb_fail(err, BB_ERR_SPACE, "out of memory: the drawing needs %z bytes", bytes);
     return bb_session_init(h->model, &with_threads, h->workspace, bytes, &h->session, err);
+}
+
+bb_status bb_host_draw(bb_host *h, uint64_t seed, int32_t label, bb_image *image, bb_progress *progress, size_t done,
+                       bb_error *err)
+{
+    bb_session *s = h->session;
+    bb_stats stats;
+    bb_status status;
+    bb_stats_get(s, &stats);
+    if (h->model->pack.info.classes) BB_TRY(bb_condition(s, 0, &(bb_cond){label}));
+    BB_TRY(bb_begin(s, &seed, NULL));
+    for (uint32_t step = 0; (status = bb_step(s, 0)) != BB_DONE; step++) {
+        if (status < 0) return bb_fail(err, status, "%s", bb_strerror(status));
+        bb_progress_step(progress, done + step + 1);
+    }
+    bb_progress_step(progress, done + stats.steps);
+    return bb_decode(s, 0, image);
 }
 
 void bb_host_close(bb_host *h)

@@ -6,6 +6,7 @@
 #include "cli.h"
 #include "io.h"
 #include "lora.h"
+#include "progress.h"
 
 typedef struct bb_host {
     bb_model *model;
@@ -50,6 +51,12 @@ bb_status bb_host_kernels(bb_kernels *out, uint32_t cpu, bb_error *err);
 const char *bb_host_cpu_word(uint32_t cpu);
 /* Replaces the session. */
 bb_status bb_host_session(bb_host *h, const bb_request *req, bb_error *err);
+/* One picture by the session, into image->rgba; label counts for models with classes only. progress: of whose steps
+ * `done` were made before; all of this picture are, afterwards. */
+bb_status bb_host_draw(bb_host *h, uint64_t seed, int32_t label, bb_image *image, bb_progress *progress, size_t done,
+                       bb_error *err);
+/* Replaces the threads: 0 means one for each core. */
+void bb_host_threads(bb_host *h, uint32_t threads);
 void bb_host_close(bb_host *h);
 
 /* "7" or "Sneaker" to a class; the message lists what there is. */

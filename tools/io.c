@@ -1,6 +1,7 @@
 /* Whole files in and out. Reading maps; writing goes through a temporary that is renamed at the end. */
 #include "io.h"
 
+#include "batch.h"
 #include "platform.h"
 
 #include <errno.h>
@@ -85,28 +86,36 @@ static bool write_all(int fd, const uint8_t *p, size_t n)
     return true;
 }
 
-/* keep: rename the temporary over path; otherwise remove it again. */
-static bb_status write_regular(const char *path, const void *data, size_t n, bool keep, bb_error *err)
+bool bb_path_temporary(char *out, size_t size, const char *path)
 {
-    int length = snprintf(temporary, sizeof temporary, "%s.tmp.%llu", path, (unsigned long long)bb_run_id());
-    if (length < 0 || (size_t)length >= sizeof temporary) {
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: the path is too long", path);
-    }
-    if (bb_path_is_dir(path)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: is a folder; name a file", path);
-    temporary_live = 1; /* before it exists: a signal in between must not leave an empty file */
+    int length = snprintf(out, size, "%s.tmp.%llu", path, (unsigned long long)bb_run_id());
+    return length >= 0 && (size_t)length < size;
+}
+
+bool bb_file_create(const char *path, const void *data, size_t n)
+{
     /* A new file of our own: what lies there under this name, a killed run's rest or another's link, is not written
      * to. */
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0 && errno == EEXIST && unlink(temporary) == 0)
-        fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0) {
-        temporary_live = 0;
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot write: %s", path, strerror(errno));
-    }
+    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+    int fd = open(path, flags, 0666);
+    if (fd < 0 && errno == EEXIST && unlink(path) == 0) fd = open(path, flags, 0666);
+    if (fd < 0) return false;
     bool ok = write_all(fd, data, n) && fsync(fd) == 0;
     int reason = errno;
     if (close(fd) && ok) ok = false, reason = errno;
-    if (ok && keep && rename(temporary, path)) ok = false, reason = errno;
+    errno = reason;
+    return ok;
+}
+
+/* keep: rename the temporary over path; otherwise remove it again. */
+static bb_status write_regular(const char *path, const void *data, size_t n, bool keep, bb_error *err)
+{
+    if (!bb_path_temporary(temporary, sizeof temporary, path))
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: the path is too long", path);
+    if (bb_path_is_dir(path)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: is a folder; name a file", path);
+    temporary_live = 1; /* before it exists: a signal in between must not leave an empty file */
+    bool ok = bb_file_create(temporary, data, n) && (!keep || rename(temporary, path) == 0);
+    int reason = errno;
     if (!ok || !keep) unlink(temporary);
     temporary_live = 0;
     return ok ? BB_OK : bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot write: %s", path, strerror(reason));
@@ -136,4 +145,5 @@ bb_status bb_file_write(const char *path, const void *data, size_t n, bb_error *
 void bb_io_cleanup(void)
 {
     if (temporary_live) unlink(temporary);
+    bb_batch_cleanup();
 }

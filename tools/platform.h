@@ -26,6 +26,9 @@ void bb_cpu_name(char *out, size_t size);
  * such path or no memory. */
 char *bb_full_path(const char *path);
 
+/* The folder of the running program; false where the system does not tell. */
+bool bb_program_folder(char *out, size_t size);
+
 /* Calls handler, which must be async-signal-safe, when the user or the system asks the program to end. */
 void bb_catch_signals(void (*handler)(int number));
 

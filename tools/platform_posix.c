@@ -49,6 +49,15 @@ void bb_cpu_name(char *out, size_t size)
 
 char *bb_full_path(const char *path) { return realpath(path, NULL); }
 
+bool bb_program_folder(char *out, size_t size)
+{
+    ssize_t n = readlink("/proc/self/exe", out, size);
+    while (n > 0 && (size_t)n < size && out[n - 1] != '/') n--;
+    if (n <= 0 || (size_t)n == size) return false;
+    out[n > 1 ? n - 1 : n] = 0;
+    return true;
+}
+
 void bb_catch_signals(void (*handler)(int number))
 {
     struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};

@@ -65,5 +65,7 @@ char *bb_full_path(const char *path)
     return copy;
 }
 
+bool bb_program_folder(char *out, size_t size) { return false; }
+
 /* Whoever runs the module ends it, and gives it no last word. */
 void bb_catch_signals(void (*handler)(int number)) { (void)handler; }

@@ -49,13 +49,9 @@ function paint(target, { width, height, data }) {
 // ---- models ----
 
 async function listModels() {
-  const reply = await fetch('models.json');
-  if (!reply.ok) throw new Error(`models.json: the server answered ${reply.status}`);
-  const models = await reply.json();
-  if (!models.length)
-    throw new Error(
-      'There is no packed model in models/ yet: make one with "bitbrush quantize" and build again.',
-    );
+  const reply = await fetch('site.json');
+  if (!reply.ok) throw new Error(`site.json: the server answered ${reply.status}`);
+  const { models } = await reply.json();
   for (const { name, file, bytes } of models) {
     $('model').append(new Option(`${name} (${megabytes(bytes)})`, file));
   }

@@ -1,5 +1,4 @@
 #include "host.h"
-#include "progress.h"
 #include "sheet.h"
 
 #include <inttypes.h>
@@ -21,25 +20,6 @@ typedef struct job {
 static void hash_bytes(uint64_t *hash, const uint8_t *p, size_t n)
 {
     for (size_t i = 0; i < n; i++) *hash = (*hash ^ p[i]) * 0x100000001b3u;
-}
-
-static bb_status draw_one(job *j, uint32_t i, int32_t label, bb_image *image, bb_progress *progress, bb_error *err)
-{
-    bb_session *s = j->host.session;
-    uint64_t seed = j->seed + i;
-    bb_stats stats;
-    bb_status status;
-    bb_stats_get(s, &stats);
-    if (j->host.model->pack.info.classes) BB_TRY(bb_condition(s, 0, &(bb_cond){label}));
-    BB_TRY(bb_begin(s, &seed, NULL));
-    for (uint32_t step = 0; (status = bb_step(s, 0)) != BB_DONE; step++) {
-        if (status < 0) return bb_fail(err, status, "%s", bb_strerror(status));
-        bb_progress_step(progress, (size_t)i * stats.steps + step + 1);
-    }
-    bb_progress_step(progress, (size_t)(i + 1) * stats.steps);
-    BB_TRY(bb_decode(s, 0, image));
-    hash_bytes(&j->hash, image->rgba, (size_t)image->height * image->width * 4);
-    return BB_OK;
 }
 
 /* The shortest decimal that reads back as the same float, as the page writes it. */
@@ -100,7 +80,8 @@ static bb_status draw_all(job *j, bb_error *err)
     int32_t of_picture = label;
     for (uint32_t i = 0; status == BB_OK && i < count; i++) {
         of_picture = j->label ? label : bb_nth_label(info, i);
-        status = draw_one(j, i, of_picture, &tile, &progress, err);
+        status = bb_host_draw(&j->host, j->seed + i, of_picture, &tile, &progress, (size_t)i * stats.steps, err);
+        if (status == BB_OK) hash_bytes(&j->hash, tile.rgba, (size_t)tile.height * tile.width * 4);
         if (info->classes) bb_host_label_name(&j->host, of_picture, name, sizeof name);
         else snprintf(name, sizeof name, "seed %" PRIu64, j->seed + i);
         if (status == BB_OK && count > 1) bb_sheet_put(&sheet, i, tile.rgba, name);
