@@ -1,0 +1,85 @@
+/** The page: reads what the site offers, draws at once, and wires the controls. */
+import { $, megabytes, note, say } from './dom.js';
+import { requestOf } from './address.js';
+import * as compare from './compare.js';
+import { bringBack, draw } from './draw.js';
+import * as drop from './drop.js';
+import * as form from './form.js';
+import * as history from './history.js';
+import { again, busy, cancel, run } from './job.js';
+import { stopLoading, whenOpened } from './models.js';
+import * as panel from './panel.js';
+import * as quantize from './quantize.js';
+import * as save from './save.js';
+import { readSite, site, specs } from './site.js';
+
+/** Reads site.json and draws what the address asks for. */
+function start() {
+  return run(async () => {
+    say('Loading …');
+    await readSite();
+    document.title = $('title').textContent = site.title;
+    form.listModels();
+    const { request, complaints } = requestOf(location.search);
+    if (request.model && !specs.some(s => s.name === request.model))
+      complaints.push(`This site has no model ${request.model.slice(0, 80)}; another one draws`);
+    form.write(request);
+    about();
+    draw('replace');
+    note(complaints.map(text => `${text}.`).join(' '));
+  });
+}
+
+/** What the page says of the model that is chosen. */
+function about() {
+  const spec = form.chosen();
+  if (!spec) return;
+  $('size').textContent = spec.bytes ? ` of ${megabytes(spec.bytes)}` : '';
+  compare.offer(spec);
+  panel.showModel(spec);
+  quantize.offer(spec);
+}
+
+$('no-server').remove();
+$('main').hidden = false;
+for (const part of [compare, drop, form, panel, save]) part.listen();
+quantize.listen(drop.openFile);
+history.listen(
+  drawing => {
+    bringBack(drawing);
+    about();
+  },
+  request => {
+    form.write(request);
+    about();
+    draw('keep');
+  },
+);
+whenOpened(spec => spec === form.chosen() && about());
+
+$('controls').addEventListener('submit', event => {
+  event.preventDefault();
+  if (form.chosen()) draw('push');
+  else if (!busy()) start();
+});
+$('controls').addEventListener('change', event => {
+  if (event.target === $('model')) {
+    form.write({ model: $('model').value });
+    about();
+  } else if (event.target.name !== 'label') return;
+  $('controls').requestSubmit();
+});
+$('dice').addEventListener('click', () => {
+  form.newSeed();
+  $('controls').requestSubmit();
+});
+$('cancel').addEventListener('click', () => {
+  cancel();
+  stopLoading();
+});
+$('retry').addEventListener('click', again);
+addEventListener('pageshow', event => {
+  if (event.persisted && busy()) again(); // the browser froze the page in the middle of it
+});
+
+start();

@@ -1,0 +1,84 @@
+/** Fewer bits for a float model that the visitor opened: made here, in a worker, from the file in memory. */
+import { quantize } from '../js/index.js';
+import { $, download, element, megabytes, progress, say, seconds, timeLeft } from './dom.js';
+import * as form from './form.js';
+import { run, show } from './job.js';
+import { isFloat } from './site.js';
+
+/** @typedef {import('./site.js').Spec} Spec */
+
+const PHASES = {
+  load: 'Reading the file',
+  lora: 'Folding in the LoRA',
+  calibrate: 'Calibrating: the float model draws, to see what flows through it',
+  quantize: 'Rounding the weights',
+  write: 'Writing the file',
+};
+/** Shares of the time, about; as measured with the teacher of the fashion models. */
+const SHARES = { load: 0.02, lora: 0.01, calibrate: 0.62, quantize: 0.34, write: 0.01 };
+
+/** @type {Spec | undefined} the float model */
+let teacher;
+/** @type {File[]} */
+let loras = [];
+/** @type {{ blob: Blob, name: string } | undefined} */
+let made;
+/** @type {(blob: Blob, name: string) => Promise<void> | undefined} */
+let openMade;
+
+/** Shows the form where it makes sense: for a float model of the visitor, on a site that has the module. */
+export async function offer(spec) {
+  const fits = spec.local && isFloat(spec) && typeof spec.source !== 'string';
+  if (fits && spec !== teacher) {
+    const reply = await fetch('bitbrush-make.wasm', { method: 'HEAD' }).catch(() => undefined);
+    if (!reply?.ok) return;
+    teacher = spec;
+    $('quantize-name').textContent = `${spec.name}, ${megabytes(spec.bytes)}`;
+  }
+  $('quantize').hidden = !teacher;
+}
+
+/** @param {File[]} files */
+export function offerLora(files) {
+  loras = files;
+  $('loras').textContent = `Folded in first: ${files.map(f => f.name).join(', ')}.`;
+  if (!teacher) say(`${files.map(f => f.name).join(', ')}: open the float model that it is for, then quantize both.`);
+}
+
+function start(event) {
+  event.preventDefault();
+  const spec = /** @type {Spec} */ (teacher);
+  const wbits = Number($('wbits').value), abits = Number($('abits').value);
+  run(async signal => {
+    show('drawing');
+    const begun = performance.now();
+    let phase = '';
+    const blob = await quantize(/** @type {Blob} */ (spec.source), {
+      wbits, abits, signal,
+      lora: loras.map(file => ({ blob: file, name: file.name })),
+      onProgress(p) {
+        if (p.phase !== phase) say(`${PHASES[(phase = p.phase)]} …`);
+        const before = Object.keys(SHARES).slice(0, Object.keys(SHARES).indexOf(phase));
+        const done = before.reduce((sum, name) => sum + SHARES[name], p.total ? (SHARES[phase] * p.done) / p.total : 0);
+        progress(done, timeLeft(begun, done));
+      },
+    });
+    made = { blob, name: `${spec.name.replace(/-f(16|32)$/, '')}-w${wbits}a${abits}` };
+    const share = Math.round((100 * blob.size) / spec.bytes);
+    $('quantized').textContent = `${made.name}: ${megabytes(blob.size)} instead of ${megabytes(spec.bytes)}, ` +
+      `${share} % of it, made in ${seconds(performance.now() - begun)}.`;
+    $('save-model').hidden = false;
+    openMade(made.blob, made.name); // takes the place of this
+  });
+}
+
+/** @param {(blob: Blob, name: string) => Promise<void> | undefined} open what was made */
+export function listen(open) {
+  openMade = open;
+  for (const [id, least, usual] of [['wbits', 1, 4], ['abits', 4, 8]]) {
+    for (let bits = least; bits <= 8; bits++) $(id).append(new Option(String(bits), String(bits)));
+    $(id).value = usual;
+  }
+  $('quantize').addEventListener('submit', start);
+  $('save-model').addEventListener('click', () => made && download(made.blob, `${made.name}.safetensors`));
+}
