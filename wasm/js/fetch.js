@@ -1,154 +1,109 @@
-/** From an address, a Blob or a stream of bytes into the engine's memory, each byte straight to its final place. */
+/** From an address, a Blob, a stream or a list of these into the engine's memory. */
+import { Store } from './cache.js';
+import { Download } from './download.js';
 import { BitbrushError } from './errors.js';
+import { Intake } from './intake.js';
+import { checked } from './integrity.js';
 
-const AHEAD = 2 ** 22; // bytes
+/**
+ * Something to read a model from.
+ * @typedef {object} Input
+ * @property {string} name for messages
+ * @property {boolean} local not from a network
+ * @property {(sink: Intake, end: () => number | undefined, anew?: boolean) => Promise<boolean>} into
+ *   writes it behind what the sink has; anew: past all caches. Returns whether bytes came from a cache
+ * @property {() => Promise<void>} keep what has been written is right: copies are complete
+ * @property {() => Promise<void>} drop copies, whatever they hold
+ * @property {() => Promise<void>} spoil copies that hold what has been written
+ * @typedef {{ input: Input, sha256?: string, close(): void }} Opened
+ * @typedef {import('./cache.js').Platform & { pauses?: number[] }} Platform
+ */
 
 /**
  * The body is read ahead from now on, so that the download does not wait for the module to compile.
  * @param {import('./protocol.js').Source} source
+ * @param {(warning: BitbrushError) => void} warn
+ * @param {Platform} [platform]
+ * @returns {Promise<Opened>}
  */
-export async function open(source) {
-  const from = await streamOf(source);
-  /** @type {TransformStream<Uint8Array, Uint8Array>} */
-  const through = new TransformStream({}, undefined, { highWaterMark: AHEAD, size: c => c.byteLength });
-  return { ...from, stream: from.stream.pipeThrough(through) };
-}
-
-/**
- * @param {import('./protocol.js').Source} source
- * @returns {Promise<{ stream: ReadableStream<Uint8Array>, name: string, local: boolean }>}
- */
-async function streamOf(source) {
-  if ('blob' in source) return { stream: source.blob.stream(), name: source.name, local: true };
-  if ('stream' in source) return source;
-  let reply;
+export async function open(source, warn, platform = {}) {
+  if (!('url' in source)) return { input: new Local(source), sha256: source.sha256, close() {} };
+  const store = source.cache ? await Store.open(source.url, warn, platform) : undefined;
+  const close = () => store?.close();
   try {
-    reply = await fetch(source.url);
-  } catch (cause) {
-    throw new BitbrushError('network', `cannot reach ${source.url}: check the address and the connection`, {
-      cause,
-    });
-  }
-  return { stream: checkReply(reply, source.url), name: source.url, local: false };
-}
-
-/**
- * @param {Response} reply
- * @param {string} name
- */
-export function checkReply(reply, name) {
-  if (!reply.ok) {
-    reply.body?.cancel().catch(() => {});
-    throw new BitbrushError(
-      'network',
-      `${name}: the server answered ${reply.status} ${reply.statusText}`.trimEnd(),
-    );
-  }
-  if (!reply.body) throw new BitbrushError('network', `${name}: the answer is empty`);
-  if (reply.bodyUsed || reply.body.locked)
-    throw new BitbrushError('arg', `${name}: this Response is being read or has been; pass a fresh one`);
-  return reply.body;
-}
-
-/**
- * Fills engine.blobAt up to the size that the file's own header states (Content-Length counts compressed bytes,
- * or is missing) and starts the model.
- * @param {import('./raw.js').Engine} engine
- * @param {{ stream: ReadableStream<Uint8Array>, name: string, local: boolean }} from
- * @param {(loaded: number, total: number) => void} onProgress
- */
-export async function receive(engine, { stream, name, local }, onProgress) {
-  const reader = stream.getReader();
-  let loaded = 0,
-    need = 8,
-    total = 0; // need: bytes of the header, total: of the file once known
-  try {
-    for (;;) {
-      const { done, value } = await read(reader, name, local, loaded, total);
-      if (done) break;
-      if (total && loaded + value.length > total)
-        throw new BitbrushError('corrupt', `${name}: longer than its header says; download it again`);
-      engine.reserve(engine.blobAt + loaded + value.length);
-      engine.bytes(engine.blobAt + loaded, value.length).set(value);
-      loaded += value.length;
-      while (!total && loaded >= need) {
-        const more = probe(engine, need, loaded, name);
-        if (more) {
-          need = more;
-          continue;
-        }
-        total = engine.x.bbw_info(8);
-        if (loaded > total)
-          throw new BitbrushError('corrupt', `${name}: longer than its header says; download it again`);
-        // the one large growth: file and model block, before the bytes arrive
-        engine.reserve(engine.blobAt + total + 64 + engine.x.bbw_info(9));
-      }
-      onProgress(loaded, total);
-    }
+    const download = new Download(source.url, store?.file('model'), platform.pauses);
+    return { input: await download.start(source.sha256 !== undefined), sha256: source.sha256, close };
   } catch (error) {
-    reader.cancel().catch(() => {});
+    close();
     throw error;
   }
-  if (!total || loaded < total) {
-    const of = total ? `${loaded} of ${total} bytes` : `${loaded} bytes, before the end of the header`;
-    if (loaded < 8) throw new BitbrushError('magic', `${name}: not a bitbrush model (${loaded} bytes)`);
-    throw local
-      ? new BitbrushError('corrupt', `${name}: the file is cut short after ${of}; download it again`)
-      : new BitbrushError('network', `${name}: the download stopped after ${of}; try again`);
-  }
-  try {
-    engine.model();
-  } catch (error) {
-    throw prefixed(error, name);
-  }
 }
 
 /**
- * @param {ReadableStreamDefaultReader<Uint8Array>} reader
- * @param {string} name
- * @param {boolean} local
- * @param {number} loaded
- * @param {number} total
- */
-async function read(reader, name, local, loaded, total) {
-  try {
-    return await reader.read();
-  } catch (cause) {
-    if (local)
-      throw new BitbrushError('arg', `${name}: the file cannot be read; has it changed? Choose it again`, {
-        cause,
-      });
-    throw new BitbrushError(
-      'network',
-      `${name}: the download broke off after ${loaded}${total ? ` of ${total}` : ''} bytes; try again`,
-      { cause },
-    );
-  }
-}
-
-/**
+ * Fills the engine's memory from blobAt on, checks what came, and starts the model.
  * @param {import('./raw.js').Engine} engine
- * @param {number} n
- * @param {number} loaded
- * @param {string} name
+ * @param {Opened} opened
+ * @param {(loaded: number, total: number, phase: import('./intake.js').Phase) => void} onProgress
  */
-function probe(engine, n, loaded, name) {
+export async function receive(engine, { input, sha256, close }, onProgress) {
+  const sink = new Intake(engine, input.name, onProgress);
   try {
-    return engine.probe(n, loaded);
+    await checked({
+      sink,
+      sha256,
+      fill: anew => input.into(sink, () => sink.end, anew),
+      drop: () => input.drop(),
+      refusal: found =>
+        `${input.name}: its sha256 is ${found}, not what integrity says: the file was changed or damaged; ` +
+        'load it from a source you trust, or correct integrity',
+    });
+    sink.finish(input.local);
+    await input.keep();
   } catch (error) {
-    const start = new TextDecoder().decode(engine.copy(engine.blobAt, n)).trimStart();
-    if (start.startsWith('<'))
-      throw new BitbrushError('magic', `${name}: a web page (HTML), not a model; check the address`);
-    throw prefixed(error, name);
+    if (error instanceof BitbrushError && !['network', 'space'].includes(error.code)) await input.spoil();
+    throw error;
+  } finally {
+    close();
   }
 }
 
-/**
- * @param {unknown} error
- * @param {string} name
- */
-function prefixed(error, name) {
-  return error instanceof BitbrushError
-    ? new BitbrushError(error.code, `${name}: ${error.message}`, { cause: error })
-    : error;
+/** A Blob, or a stream that can be read once. @implements {Input} */
+class Local {
+  #stream;
+
+  /** @param {Extract<import('./protocol.js').Source, { name: string }>} source */
+  constructor(source) {
+    this.name = source.name;
+    this.local = 'blob' in source || source.local;
+    this.#stream = 'blob' in source ? source.blob.stream() : source.stream;
+  }
+
+  /** @param {import('./intake.js').Sink} sink */
+  async into(sink) {
+    const reader = this.#stream.getReader(),
+      phase = this.local ? undefined : 'download';
+    try {
+      for (let chunk; !(chunk = await this.#read(reader, sink.loaded)).done; ) sink.write(chunk.value, phase);
+    } catch (error) {
+      reader.cancel().catch(() => {});
+      throw error;
+    }
+    return false;
+  }
+
+  /** @param {ReadableStreamDefaultReader<Uint8Array>} reader @param {number} loaded */
+  async #read(reader, loaded) {
+    const { name, local } = this;
+    try {
+      return await reader.read();
+    } catch (cause) {
+      throw local
+        ? new BitbrushError('arg', `${name}: the file cannot be read; has it changed? Choose it again`, { cause })
+        : new BitbrushError('network', `${name}: the download broke off after ${loaded} bytes; try again`, { cause });
+    }
+  }
+
+  async keep() {}
+  async drop() {}
+  async spoil() {}
 }

@@ -3,7 +3,8 @@
 /**
  * arg: a value out of range, a source that cannot be read · space: not enough memory · magic: not a model ·
  * version: made by a newer bitbrush · corrupt: a damaged file · unsupported: this browser lacks something ·
- * network: the download failed · busy: a drawing is in progress · worker: the worker failed ·
+ * network: the download failed · integrity: the bytes are not those that were asked for · quota: the browser keeps no copy
+ * (a warning: drawing goes on) · busy: a drawing is in progress · worker: the worker failed ·
  * disposed: used after dispose.
  */
 export type ErrorCode =
@@ -14,6 +15,8 @@ export type ErrorCode =
   | 'corrupt'
   | 'unsupported'
   | 'network'
+  | 'integrity'
+  | 'quota'
   | 'busy'
   | 'worker'
   | 'disposed';
@@ -37,13 +40,27 @@ export interface Features {
 export function detect(): Promise<Features>;
 
 export interface Progress {
+  /** Bytes in place; fewer than before when a download has to start over. */
   loaded: number;
   /** 0 until the header is read */ total: number;
+  /** Where these bytes came from; absent for a file of the user's. */
+  phase?: 'download' | 'cache';
 }
 export interface LoadOptions {
   signal?: AbortSignal;
   /** What it throws ends the load. */
   onProgress?: (progress: Progress) => void;
+  /** Keeps a copy of a model from an address in the browser's Cache storage, in parts while it arrives, so that a reload
+   * goes on from there (default true; where there is no such storage, as in Node, nothing is kept). The server is asked
+   * whether the copy is current (If-None-Match, If-Modified-Since); when it cannot be reached the copy is used. */
+  cache?: boolean;
+  /** SHA-256 of the whole model: 'sha256-<base64>' as in HTML, or 64 hex digits. Other bytes are refused with code
+   * 'integrity'; a copy with that hash is used without asking the server. Needs https or localhost. Hashing takes room
+   * for the model once more, for a moment; twice with threads. */
+  integrity?: string;
+  /** Hears of what did not hinder the load, at most once: code 'quota', no copy could be kept. By default it goes to the
+   * console. */
+  onWarning?: (warning: BitbrushError) => void;
   /** Address of the module, relative to the page; it is taken as it is. By default bitbrush-relaxed.wasm where it suits
    * the engine, and bitbrush-simd128.wasm, which has no threads, otherwise or if the host lacks that, one folder above
    * this file. An address that ends in '/' is a folder to look for these in. */
@@ -58,7 +75,14 @@ export interface LoadOptions {
    * model into a new one. */
   grace?: number;
 }
+/**
+ * A download that breaks off goes on where it was (Range, If-Range), or starts over where the server offers no ranges or
+ * the file has changed; it is given up, with code 'network', after a few tries that brought nothing.
+ */
 export function load(from: string | URL | Blob | Response, options?: LoadOptions): Promise<Model>;
+
+/** Forgets the kept copy of the model at that address, or of all models. Resolves to whether there was one. */
+export function evict(url?: string | URL): Promise<boolean>;
 
 /** Words and numbers as those of `bitbrush quantize`, with its defaults. */
 export interface QuantizeOptions {
@@ -86,6 +110,10 @@ export interface QuantizeOptions {
   command?: string;
   signal?: AbortSignal;
   onProgress?: (progress: QuantizeProgress) => void;
+  /** Of the model, as in LoadOptions. */
+  cache?: boolean;
+  integrity?: string;
+  onWarning?: (warning: BitbrushError) => void;
   /** Address of bitbrush-make.wasm, or of its folder with '/' at the end, relative to the page; by default one folder
    * above this file. */
   wasm?: string | URL;

@@ -1,4 +1,5 @@
 /** The worker's side of `quantize`: one instance of bitbrush-make.wasm, one model, one result. */
+import { toPlain } from './errors.js';
 import { open, receive } from './fetch.js';
 import { DONE, Engine } from './raw.js';
 
@@ -43,11 +44,11 @@ class Maker extends Engine {
 
 /**
  * @param {Extract<import('./protocol.js').Ask, { op: 'quantize' }>} message
- * @param {(progress: import('./index.js').QuantizeProgress) => void} onProgress
+ * @param {(progress: any) => void} onProgress hears warnings, too
  * @returns {Promise<Uint8Array>}
  */
 export async function quantize({ source, wasm, options, loras }, onProgress) {
-  const from = open(source); // while the module compiles
+  const from = open(source, error => onProgress({ warning: toPlain(error) })); // while the module compiles
   from.catch(() => {});
   const maker = /** @type {Maker} */ (await Maker.create(wasm));
   await receive(maker, await from, (done, total) => onProgress({ phase: 'load', done, total }));

@@ -1,10 +1,11 @@
 /** Quantizing in the page: checks what it is given, and lets a worker of its own do the work (make.js). */
 import { BitbrushError } from './errors.js';
 import { detect } from './features.js';
+import { digitsOf } from './integrity.js';
 import { seedOf } from './model.js';
 import { moduleAddresses } from './places.js';
 import { Port } from './port.js';
-import { addressOf, sourceOf, stopping, toSend } from './source.js';
+import { addressOf, listener, sourceOf, stopping, toSend } from './source.js';
 
 /** The fields of door bbm_option, in its order: words by number, or the kind of number. */
 const FIELDS = {
@@ -23,7 +24,7 @@ const FIELDS = {
   guidance: 'number',
   compensation: 'number',
 };
-const OTHERS = ['seed', 'lora', 'command', 'signal', 'onProgress', 'wasm', 'worker'];
+const OTHERS = ['seed', 'lora', 'command', 'signal', 'onProgress', 'onWarning', 'cache', 'integrity', 'wasm', 'worker'];
 
 /**
  * @param {string | URL | Blob | Response | ArrayBuffer | Uint8Array<ArrayBuffer>} from
@@ -31,9 +32,10 @@ const OTHERS = ['seed', 'lora', 'command', 'signal', 'onProgress', 'wasm', 'work
  * @returns {Promise<Blob>}
  */
 export async function quantize(from, options = {}) {
-  const { signal, onProgress, wasm, worker } = options;
+  const { signal, onProgress, onWarning, cache = true, integrity, wasm, worker } = options;
   signal?.throwIfAborted();
-  const checked = check(options);
+  const checked = check(options),
+    sha256 = digitsOf(integrity);
   if (!(await detect()).simd)
     throw new BitbrushError('unsupported', 'this browser has no WebAssembly SIMD: use a current one');
   if (!Array.isArray(options.lora ?? [])) throw new BitbrushError('arg', 'lora: must be a list of { blob, scale }');
@@ -43,14 +45,14 @@ export async function quantize(from, options = {}) {
     script = addressOf(worker);
   return stopping(signal, async stop => {
     const bytes = ArrayBuffer.isView(from) || from instanceof ArrayBuffer;
-    const source = toSend(await sourceOf(bytes ? new Blob([from]) : from, stop));
+    const source = toSend(await sourceOf(bytes ? new Blob([from]) : from, stop, cache, sha256));
     if ('stream' in source) transfer.push(/** @type {any} */ (source.stream));
     const port = await Port.open(script);
     try {
       const made = await port.ask(
         { op: 'quantize', source, wasm: module, options: checked, loras },
         // grace 0: the worker has nothing that is worth keeping, so an abort ends it in the middle of a slice
-        { signal, transfer, grace: 0, progress: p => onProgress?.(p) },
+        { signal, transfer, grace: 0, progress: listener(onProgress, onWarning) },
       );
       return new Blob([made], { type: 'application/octet-stream' });
     } finally {

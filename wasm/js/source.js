@@ -1,6 +1,6 @@
 /** Where a model comes from, as the worker will read it. */
 import { BitbrushError } from './errors.js';
-import { checkReply } from './fetch.js';
+import { checkReply } from './reply.js';
 
 /**
  * @overload @param {string | URL} address @returns {string}
@@ -20,6 +20,18 @@ export function addressOf(address) {
       { cause },
     );
   }
+}
+
+/**
+ * Hears what a loading worker has to say.
+ * @param {((progress: any) => void) | undefined} onProgress
+ * @param {(warning: BitbrushError) => void} [onWarning]
+ */
+export function listener(onProgress, onWarning = error => console.warn(`bitbrush: ${error.message}`)) {
+  return (/** @type {any} */ told) =>
+    'warning' in told
+      ? onWarning(new BitbrushError(told.warning.code, told.warning.message))
+      : onProgress?.(told);
 }
 
 /**
@@ -49,17 +61,22 @@ export async function stopping(signal, work) {
 /**
  * @param {string | URL | Blob | Response} from
  * @param {AbortSignal} stop
+ * @param {boolean} cache
+ * @param {string} [sha256]
  * @returns {Promise<import('./protocol.js').Source>}
  */
-export async function sourceOf(from, stop) {
-  if (typeof from === 'string' || from instanceof URL) return { url: addressOf(from) };
-  if (from instanceof Blob) return { blob: from, name: /** @type {any} */ (from).name || 'the model' };
+export async function sourceOf(from, stop, cache, sha256) {
+  if (typeof from === 'string' || from instanceof URL) return { url: addressOf(from), cache, sha256 };
+  if (from instanceof Blob) return { blob: from, name: /** @type {any} */ (from).name || 'the model', sha256 };
   if (from instanceof Response) {
     const name = from.url || 'the model';
-    const stream = stoppable(checkReply(from, name), stop);
-    if (streamsMove()) return { stream, name, local: false };
+    const body = checkReply(from, name);
+    if (from.bodyUsed || body.locked)
+      throw new BitbrushError('arg', `${name}: this Response is being read or has been; pass a fresh one`);
+    const stream = stoppable(body, stop);
+    if (streamsMove()) return { stream, name, local: false, sha256 };
     try {
-      return { blob: await new Response(stream).blob(), name }; // Safari cannot hand a stream to a worker
+      return { blob: await new Response(stream).blob(), name, sha256 }; // Safari cannot hand a stream to a worker
     } catch (cause) {
       throw new BitbrushError('network', `${name}: the download broke off; try again`, { cause });
     }
@@ -114,5 +131,5 @@ function streamsMove() {
  */
 export function toSend(source) {
   if (!('blob' in source) || typeof Worker === 'function') return source;
-  return { stream: source.blob.stream(), name: source.name, local: true };
+  return { stream: source.blob.stream(), name: source.name, local: true, sha256: source.sha256 };
 }

@@ -27,14 +27,17 @@ class Cancelled extends Error {}
 /** @type {Record<string, (message: any) => any>} */
 const serve = {
   async load({ id, source, modules, threads, times }) {
-    const from = open(source); // while the module compiles
+    const warn = (/** @type {BitbrushError} */ error) => post({ id, progress: { warning: toPlain(error) } });
+    const from = open(source, warn); // while the module compiles
     from.catch(() => {});
     engine = await Engine.first(modules, threads);
     const limit = { end: Infinity };
     const trial = timeWays(engine, times, limit);
     trial.catch(() => {});
     try {
-      await receive(engine, await from, (loaded, all) => post({ id, progress: { loaded, total: all } }));
+      await receive(engine, await from, (loaded, all, phase) =>
+        post({ id, progress: { loaded, total: all, ...(phase && { phase }) } }),
+      );
     } finally {
       limit.end = performance.now() + TRIAL_MS;
     }
