@@ -1,6 +1,6 @@
 /** The package as a user gets it: packed from BB_BUILD/npm, installed from the tarball into a project of its own. */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -43,7 +43,7 @@ export function project() {
   write(folder, { 'package.json': '{ "name": "user", "private": true, "type": "module" }' });
   npm(['install', path], folder);
   mkdirSync(join(folder, 'models'));
-  symlinkSync(modelPath, join(folder, 'models/fashion-w4a8.safetensors'));
+  copyFileSync(modelPath, join(folder, 'models/fashion-w4a8.safetensors'));
   return folder;
 }
 

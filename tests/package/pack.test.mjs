@@ -14,7 +14,7 @@ test('the tarball holds what it should and no more', () => {
   const { files } = pack(temporary());
   const known = [
     /^(package\.json|README\.md|LICENSE)$/,
-    /^bitbrush-(simd128|relaxed|threads|make)\.wasm$/,
+    /^bitbrush-(simd128|relaxed|make)\.wasm$/,
     /^js\/[a-z-]+\.(js|d\.ts)$/,
     /^bin\/bitbrush\.mjs$/,
     /^shell\//,

@@ -2,8 +2,6 @@
  * Where the library's own files are: beside this one, unless a bundler has moved them. Bundlers find a file, and put its
  * new address in, only where `new URL('…', import.meta.url)` and `new Worker(new URL(…` are spelled out.
  */
-const here = import.meta.url;
-
 const MODULES = {
   simd128: () => new URL('../bitbrush-simd128.wasm', import.meta.url),
   relaxed: () => new URL('../bitbrush-relaxed.wasm', import.meta.url),
@@ -37,13 +35,25 @@ export function newThread(name) {
 
 /** The same in Node. @param {string} [address] */
 export async function newNodeWorker(address) {
-  const { Worker: Thread } = await import(/* webpackIgnore: true */ /* @vite-ignore */ 'node:worker_threads');
-  return new Thread(new URL(address ?? './worker.js', here));
+  const { Worker: Thread } = /** @type {typeof import('node:worker_threads')} */ (await ofNode('worker_threads'));
+  return new Thread(address ? new URL(address) : shipped('worker.js'));
 }
 
-/** The address of a file beside this one, if this one comes from another origin than the page, as from a CDN. */
-const remote = (/** @type {string} */ name) =>
-  here?.startsWith('http') && new URL(here).origin !== globalThis.origin ? new URL(name, here).href : undefined;
+/**
+ * A module of Node's own. By a name that bundlers for browsers do not see: they would stumble over it.
+ * @param {string} name @returns {Promise<unknown>}
+ */
+export const ofNode = name => import(/* webpackIgnore: true */ /* @vite-ignore */ `node:${name}`);
+
+/** Where a script lies among the files as they are shipped. @param {string} name */
+const shipped = name => new URL(`js/${name}`, MODULES.simd128());
+
+/** Its address if all files come, as they are shipped, from another origin than the page, such as a CDN. @param {string} name */
+function remote(name) {
+  const { origin, pathname } = MODULES.simd128();
+  const asShipped = pathname.endsWith('/bitbrush-simd128.wasm'); // else a bundler knows where it is
+  return asShipped && origin !== globalThis.origin ? shipped(name).href : undefined;
+}
 
 /** Blobs that stand for scripts of another origin. @type {Map<string, string>} */
 const stands = new Map();

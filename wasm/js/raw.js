@@ -8,6 +8,7 @@
  * where threads share the memory. Shared bytes are copied before they leave: decoders and transfers refuse them.
  */
 import { BitbrushError, codeOf } from './errors.js';
+import { ofNode } from './places.js';
 import { STACK, setShared, startThreads } from './threads.js';
 
 const PAGE = 65536;
@@ -296,7 +297,7 @@ export class Engine {
 async function read(url) {
   if (url.protocol === 'file:') {
     // Node; its fetch knows no files
-    const { readFile } = await import(/* webpackIgnore: true */ /* @vite-ignore */ 'node:fs/promises');
+    const { readFile } = /** @type {typeof import('node:fs/promises')} */ (await ofNode('fs/promises'));
     return readFile(url);
   }
   const reply = await fetch(url);

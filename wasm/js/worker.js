@@ -4,6 +4,7 @@
  */
 import { BitbrushError, toPlain } from './errors.js';
 import { open, receive } from './fetch.js';
+import { ofNode } from './places.js';
 import { AGAIN, DONE, Engine } from './raw.js';
 import { macrotask } from './task.js';
 import { timeWays } from './trial.js';
@@ -138,8 +139,9 @@ if ('WorkerGlobalScope' in globalThis) {
   post = (message, transfer = []) => scope.postMessage(message, transfer);
   scope.onmessage = (/** @type {MessageEvent} */ event) => receiveMessage(event.data);
 } else {
-  import(/* webpackIgnore: true */ /* @vite-ignore */ 'node:worker_threads').then(({ parentPort }) => {
-    const port = /** @type {import('node:worker_threads').MessagePort} */ (parentPort);
+  ofNode('worker_threads').then(threads => {
+    const { parentPort } = /** @type {typeof import('node:worker_threads')} */ (threads),
+      port = /** @type {import('node:worker_threads').MessagePort} */ (parentPort);
     post = (message, transfer = []) => port.postMessage(message, /** @type {any} */ (transfer));
     port.on('message', receiveMessage);
   });
