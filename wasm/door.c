@@ -91,6 +91,7 @@ double bbw_info(uint32_t field)
     case 7: return (double)info.head_bytes;
     case 8: return (double)info.blob_bytes;
     case 9: return (double)info.model_bytes;
+    case 10: return BBW_BUILD;
     default: return -1;
     }
 }

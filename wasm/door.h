@@ -17,7 +17,8 @@ double bbw_trial(uint32_t way, uint32_t rounds);
 int32_t bbw_way_times(const float *times);
 
 /* Fields of bb_info in its order: 0 width, 1 height, 2 channels, 3 classes, 4 null_label, 5 train_steps,
- * 6 bits_milli, 7 head_bytes, 8 blob_bytes, 9 model_bytes. Doubles hold all of them exactly below 2^53. */
+ * 6 bits_milli, 7 head_bytes, 8 blob_bytes, 9 model_bytes. Doubles hold all of them exactly below 2^53. And 10: the
+ * number that all modules of one build have in common. */
 double bbw_info(uint32_t field);
 const char *bbw_error(void); /* one line about the last failure */
 

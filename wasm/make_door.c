@@ -34,6 +34,8 @@ static void give(void *user, void *block, size_t bytes) { top = (size_t)block; }
 
 /* ---- making ---- */
 
+double bbm_build(void) { return BBW_BUILD; }
+
 void bbm_start(size_t heap)
 {
     bb_make_end(make);

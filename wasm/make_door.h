@@ -1,11 +1,14 @@
-/* The flat face of bitbrush_make.h for JavaScript, beside door.h, whose model it quantizes: exports-make.txt lists what
- * of both a page sees. Memory up to the heap of bbm_start is the caller's; above it the maker takes and gives back its
- * own, and grows the module's memory. What a function returns is a bb_status unless said otherwise. */
+/* The flat face of bitbrush_make.h for JavaScript, of a module on top of the one with door.h: it quantizes that one's
+ * model, in its memory and with its functions (exports-for-make.txt), if both are of one build, which is for the caller
+ * to check. Memory up to the heap of bbm_start is the caller's; above it the maker takes and gives back its own, and
+ * grows the memory. What a function returns is a bb_status unless said otherwise. */
 #ifndef BB_WASM_MAKE_DOOR_H
 #define BB_WASM_MAKE_DOOR_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+double bbm_build(void); /* to be compared with bbw_info(10) */
 
 /* Ends what was being made, sets the options to their defaults and the maker's memory to begin at this address. */
 void bbm_start(size_t heap);

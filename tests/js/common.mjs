@@ -16,6 +16,7 @@ export const relaxedPath = join(build, 'bitbrush-relaxed.wasm');
 export const exportsPath = join(repo, 'wasm/exports.txt');
 export const threadsExportsPath = join(repo, 'wasm/exports-threads.txt');
 export const makePath = join(build, 'bitbrush-make.wasm');
+export const forMakePath = join(repo, 'wasm/exports-for-make.txt');
 export const makeExportsPath = join(repo, 'wasm/exports-make.txt');
 
 /** The library as it is staged for a web server: what is tested is what is shipped. */

@@ -1,5 +1,5 @@
 /** The modules' border: the lists of exports are the only doors, nothing is imported but the memory that threads may
- *  share, nothing allocates. And what is inside: no instruction whose result engines may choose. */
+ *  share and what make lists, nothing allocates. And what is inside: no instruction whose result engines may choose. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { setFlagsFromString } from 'node:v8';
 import {
-  exportsPath, makeExportsPath, makePath, modulePath, relaxedPath, site, threadsExportsPath,
+  exportsPath, forMakePath, makeExportsPath, makePath, modulePath, relaxedPath, site, threadsExportsPath,
 } from './common.mjs';
 import { ALLOWED, BANNED, isAtomic, isRelaxed, opcodesOf } from './opcodes.mjs';
 
@@ -18,10 +18,11 @@ const { Engine } = await import(pathToFileURL(join(site, 'js/raw.js')).href);
 const { setShared } = await import(pathToFileURL(join(site, 'js/threads.js')).href);
 
 /** A visitor downloads these, and servers of static files often do not compress them. */
-const LIMIT = { simd128: 90_000, relaxed: 95_000 };
+const LIMIT = { simd128: 90_000, relaxed: 95_000, make: 70_000 };
+const TABLE = '__indirect_function_table';
 
 const modules = {
-  simd128: [modulePath, exportsPath],
+  simd128: [modulePath, exportsPath, forMakePath],
   relaxed: [relaxedPath, exportsPath, threadsExportsPath],
   make: [makePath, makeExportsPath],
 };
@@ -31,15 +32,17 @@ for (const [name, [path, ...lists]] of Object.entries(modules)) {
   const module = new WebAssembly.Module(bytes);
   const exported = WebAssembly.Module.exports(module);
 
-  const threads = name === 'relaxed', shared = { name: 'memory', kind: 'memory' };
+  const listed = list => readFileSync(list, 'utf8').split('\n').filter(Boolean);
+  const imported = { relaxed: ['memory'], make: ['memory', TABLE, ...listed(forMakePath)] }[name] ?? [];
 
-  test(`${name} imports ${threads ? 'its memory' : 'nothing'}`, () =>
-    assert.deepEqual(WebAssembly.Module.imports(module), threads ? [{ module: 'env', ...shared }] : []));
+  test(`${name} imports ${imported.join(', ') || 'nothing'}`, () => {
+    const imports = WebAssembly.Module.imports(module);
+    assert.deepEqual(imports.map(i => `${i.module}.${i.name}`).sort(), imported.map(i => `env.${i}`).sort());
+  });
 
-  test(`${name} exports what its lists say${threads ? '' : ', and its memory'}`, () => {
-    const listed = lists.flatMap(list => readFileSync(list, 'utf8').split('\n').filter(Boolean));
-    if (!threads) listed.push('memory');
-    assert.deepEqual(exported.map(e => e.name).sort(), listed.sort());
+  const own = { simd128: ['memory', TABLE] }[name] ?? [];
+  test(`${name} exports ${['what its lists say', ...own].join(', ')}`, () => {
+    assert.deepEqual(exported.map(e => e.name).sort(), [...lists.flatMap(listed), ...own].sort());
   });
 
   // That it does not grow its memory while drawing is in draw.test.mjs.
@@ -47,10 +50,11 @@ for (const [name, [path, ...lists]] of Object.entries(modules)) {
     for (const { name: symbol } of exported) assert.doesNotMatch(symbol, /alloc|free|sbrk|grad/);
   });
 
-  test(`${name} starts with little memory`, async () => {
-    const { memoryBytes } = await Engine.create(pathToFileURL(path));
-    assert.ok(memoryBytes <= 2 ** 20, `${memoryBytes} bytes before any model`);
-  });
+  if (name !== 'make')
+    test(`${name} starts with little memory`, async () => {
+      const { memoryBytes } = await Engine.create(pathToFileURL(path));
+      assert.ok(memoryBytes <= 2 ** 20, `${memoryBytes} bytes before any model`);
+    });
 
   if (LIMIT[name])
     test(`${name} is at most ${LIMIT[name]} bytes`, () => {
@@ -62,10 +66,24 @@ for (const [name, [path, ...lists]] of Object.entries(modules)) {
       relaxed = [...found.keys()].filter(isRelaxed);
     assert.ok(found.size > 100, `only ${found.size} kinds of instructions: was the code read?`);
     assert.equal(relaxed.length > 0, name === 'relaxed');
-    assert.equal([...found.keys()].some(isAtomic), threads);
+    assert.equal([...found.keys()].some(isAtomic), name === 'relaxed');
     for (const opcode of relaxed) assert.ok(ALLOWED.includes(opcode), `0x${opcode.toString(16)} is not allowed`);
   });
 }
+
+test('make lies above simd128, in memory and in the table', () => {
+  const base = new WebAssembly.Instance(new WebAssembly.Module(readFileSync(modulePath))).exports;
+  const before = base[TABLE].length;
+  assert.ok(before <= 64, `${before} functions, but --table-base of wasm/CMakeLists.txt is 64`);
+  const bytes = base.memory.buffer.byteLength;
+  base.memory.grow(8);
+  base[TABLE].grow(256 - before);
+  const make = new WebAssembly.Instance(new WebAssembly.Module(readFileSync(makePath)), { env: base }).exports;
+  assert.ok(base.__heap_base.value <= make.__global_base.value && bytes <= make.__global_base.value);
+  assert.equal(make.bbm_build(), base.bbw_info(10));
+  assert.ok(make.bbm_build() > 0);
+  for (let i = 0; i < before; i++) assert.ok(i === 0 || base[TABLE].get(i), `function ${i} of simd128`);
+});
 
 test('relaxed takes the memory that it was made for: shared, or not', () => {
   for (const made of [false, true, false]) {

@@ -1,11 +1,12 @@
 /** Quantizing in JavaScript: the bytes of the native tool, progress, abort in the middle, errors. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { blobOf, build, golden, library, models } from './common.mjs';
+import { pathToFileURL } from 'node:url';
+import { blobOf, build, golden, library, makePath, modulePath, models } from './common.mjs';
 
 const { BitbrushError, load, quantize } = await library();
 const folder = mkdtempSync(join(tmpdir(), 'bitbrush-quantize-'));
@@ -95,6 +96,20 @@ test('an abort ends it in any phase, with the reason of the signal', async () =>
     throw reason;
   };
   await assert.rejects(quantize(await blobOf(float), { ...few, onProgress }), error => error === reason);
+});
+
+test('modules of two builds, or one without the other, are refused', async () => {
+  const number = Buffer.alloc(8), made = readFileSync(makePath);
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(readFileSync(modulePath)));
+  number.writeDoubleLE(exports.bbw_info(10));
+  assert.equal(made.indexOf(number), made.lastIndexOf(number));
+  made[made.indexOf(number)] ^= 1;
+  writeFileSync(join(folder, 'bitbrush-make.wasm'), made);
+  const refused = pattern =>
+    assert.rejects(quantize(new Blob(['x']), { wasm: pathToFileURL(`${folder}/`) }), { code: 'worker', message: pattern });
+  await refused(/bitbrush-simd128\.wasm: .*no such file/);
+  copyFileSync(modulePath, join(folder, 'bitbrush-simd128.wasm'));
+  await refused(/bitbrush-make\.wasm: it is of another build than .*bitbrush-simd128\.wasm: serve/);
 });
 
 test('errors have codes and say what to do', async () => {

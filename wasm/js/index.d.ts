@@ -115,7 +115,7 @@ export interface QuantizeOptions {
   integrity?: string;
   onWarning?: (warning: BitbrushError) => void;
   /** Address of bitbrush-make.wasm, or of its folder with '/' at the end, relative to the page; by default one folder
-   * above this file. */
+   * above this file. bitbrush-simd128.wasm lies beside it. */
   wasm?: string | URL;
   /** As in LoadOptions. */
   worker?: string | URL;

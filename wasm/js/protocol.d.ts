@@ -37,7 +37,7 @@ export type Ask =
   | {
       op: 'quantize';
       source: Source;
-      wasm: string;
+      /** bitbrush-make.wasm and the one below it */ modules: [string, string];
       options: MakeOptions;
       loras: { name: string; data: Uint8Array; config: Uint8Array | null; scale: number }[];
     };

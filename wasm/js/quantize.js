@@ -41,8 +41,11 @@ export async function quantize(from, options = {}) {
   if (!Array.isArray(options.lora ?? [])) throw new BitbrushError('arg', 'lora: must be a list of { blob, scale }');
   const loras = await Promise.all((options.lora ?? []).map(loraOf));
   const transfer = loras.flatMap(({ data, config }) => (config ? [data.buffer, config.buffer] : [data.buffer]));
-  const [module] = moduleAddresses(['make'], addressOf(wasm)),
-    script = addressOf(worker);
+  const [make, base = new URL('bitbrush-simd128.wasm', make).href] = moduleAddresses(
+    ['make', 'simd128'],
+    addressOf(wasm),
+  );
+  const script = addressOf(worker);
   return stopping(signal, async stop => {
     const bytes = ArrayBuffer.isView(from) || from instanceof ArrayBuffer;
     const source = toSend(await sourceOf(bytes ? new Blob([from]) : from, stop, cache, sha256));
@@ -50,7 +53,7 @@ export async function quantize(from, options = {}) {
     const port = await Port.open(script);
     try {
       const made = await port.ask(
-        { op: 'quantize', source, wasm: module, options: checked, loras },
+        { op: 'quantize', source, modules: [make, base], options: checked, loras },
         // grace 0: the worker has nothing that is worth keeping, so an abort ends it in the middle of a slice
         { signal, transfer, grace: 0, progress: listener(onProgress, onWarning) },
       );

@@ -15,7 +15,7 @@ const PAGE = 65536;
 const ERR_SHORT = -33;
 export const DONE = 1,
   AGAIN = 2;
-const align = (/** @type {number} */ at) => Math.ceil(at / 64) * 64;
+export const align = (/** @type {number} */ at) => Math.ceil(at / 64) * 64;
 
 /** Of bitbrush-relaxed.wasm, in pages: as it is linked. */
 const LIMITS = { initial: 16, maximum: 65536 };
@@ -45,9 +45,9 @@ export class Engine {
    * @param {URL | string} url of the module
    * @param {number} [threads] at most, if it is a module that can have threads; more than 1 in isolated pages only
    */
-  static async create(url, threads = 1) {
-    try {
-      const bytes = await read(new URL(url)),
+  static create(url, threads = 1) {
+    return starting(url, async () => {
+      const bytes = await read(url),
         shared = threads > 1;
       const imported = setShared(bytes, shared);
       const module = await WebAssembly.compile(bytes);
@@ -57,13 +57,7 @@ export class Engine {
       const engine = new this(instance, memory, (threads - 1) * STACK);
       if (shared) engine.#start(module, threads);
       return engine;
-    } catch (cause) {
-      throw new BitbrushError(
-        'worker',
-        `cannot start ${url}: ${cause instanceof Error ? cause.message : cause}`,
-        { cause },
-      );
-    }
+    });
   }
 
   /**
@@ -293,8 +287,23 @@ export class Engine {
   }
 }
 
-/** @param {URL} url @returns {Promise<Uint8Array<ArrayBuffer>>} */
-async function read(url) {
+/**
+ * Does it; an error then says which module did not start.
+ * @template T
+ * @param {URL | string} url @param {() => Promise<T>} start
+ */
+export async function starting(url, start) {
+  try {
+    return await start();
+  } catch (cause) {
+    const text = `cannot start ${url}: ${cause instanceof Error ? cause.message : cause}`;
+    throw new BitbrushError('worker', text, { cause });
+  }
+}
+
+/** The bytes of a module. @param {URL | string} from @returns {Promise<Uint8Array<ArrayBuffer>>} */
+export async function read(from) {
+  const url = new URL(from);
   if (url.protocol === 'file:') {
     // Node; its fetch knows no files
     const { readFile } = /** @type {typeof import('node:fs/promises')} */ (await ofNode('fs/promises'));
