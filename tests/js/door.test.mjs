@@ -9,15 +9,12 @@ import { pathToFileURL } from 'node:url';
 import { build, modulePath, models, sha256, site } from './common.mjs';
 
 const { Engine, DONE } = await import(pathToFileURL(join(site, 'js/raw.js')).href);
-const { receive } = await import(pathToFileURL(join(site, 'js/fetch.js')).href);
+const fetching = await import(pathToFileURL(join(site, 'js/fetch.js')).href);
 
 async function open(path) {
   const engine = await Engine.create(pathToFileURL(modulePath));
-  await receive(
-    engine,
-    { stream: new Blob([readFileSync(path)]).stream(), name: path, local: true },
-    () => {},
-  );
+  const opened = await fetching.open({ blob: new Blob([readFileSync(path)]), name: path }, assert.fail);
+  await fetching.receive(engine, opened, () => {});
   return engine;
 }
 
