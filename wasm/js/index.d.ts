@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" />
 /** Bitbrush: diffusion models at 1 to 8 bits that draw in a page, on the CPU. */
 
 /**

@@ -3,9 +3,8 @@ import { BitbrushError } from './errors.js';
 import { Port } from './port.js';
 import { toSend } from './source.js';
 
-const asyncDispose = /** @type {typeof Symbol.asyncDispose} */ (
-  Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose')
-);
+/** @type {typeof Symbol.asyncDispose} */
+const asyncDispose = Symbol.asyncDispose ?? /** @type {any} */ (Symbol.for('Symbol.asyncDispose'));
 
 /** Times of dot ways by name, for the models to come: this machine stays as it is. @type {Record<string, number>} */
 const times = {};
