@@ -56,7 +56,7 @@ const asks = {
   png: (model, signal) => model.png({ width: 1, height: 1, data: new Uint8ClampedArray(4) }, {}, { signal }),
 };
 for (const [op, ask] of Object.entries(asks)) {
-  test(`a worker that blocks in ${op}: an abort rejects at once, the next drawing waits for it`, { timeout }, async () => {
+  test(`blocked in ${op}: an abort rejects at once, the next drawing waits for the worker`, { timeout }, async () => {
     const model = await load({ grace: 2 ** 31 - 1 });
     const workers = started();
     const stop = new AbortController();

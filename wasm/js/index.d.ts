@@ -22,8 +22,8 @@ export type ErrorCode =
   | 'worker'
   | 'disposed';
 
-/** Aborting is not an error of ours: it rejects with the signal's own reason, at once. What the worker is doing is stopped
- * behind it, or the worker ended, and the next request waits for that. */
+/** Aborting is not an error of ours: it rejects with the signal's own reason, at once. What the worker is doing is
+ * stopped behind it, or the worker ended, and the next request waits for that. */
 export class BitbrushError extends Error {
   constructor(code: ErrorCode, message: string, options?: ErrorOptions);
   readonly code: ErrorCode;
@@ -72,8 +72,8 @@ export interface LoadOptions {
   /** Threads that draw, 1 to 64, at most: more than one only where the page is cross-origin isolated and relaxed SIMD
    * is exact (never under Node). By default one for each core, at most 4. The picture is the same with any number. */
   threads?: number;
-  /** How long the worker may go on with an aborted request before it is ended, ms (1000); the next request then loads the
-   * model into a new one. */
+  /** How long the worker may go on with an aborted request before it is ended, ms (1000); the next request then loads
+   * the model into a new one. */
   grace?: number;
 }
 /**

@@ -1,6 +1,6 @@
 /** The model as the page sees it: pull-driven drawing, abort, restart after a stuck worker, dispose. */
 import { BitbrushError } from './errors.js';
-import { Port } from './port.js';
+import { Port, orAbort } from './port.js';
 import { toSend } from './source.js';
 
 /** @type {typeof Symbol.asyncDispose} */
@@ -176,22 +176,6 @@ export function shortest(value) {
     if (Math.fround(near) === x) return String(near);
   }
   return String(Number(x.toPrecision(9))); // nine digits tell any two apart
-}
-
-/**
- * Waits no longer than the signal allows; the work itself goes on for the others who wait for it.
- * @template T
- * @param {Promise<T>} work
- * @param {AbortSignal} [signal]
- * @returns {Promise<T>}
- */
-function orAbort(work, signal) {
-  if (!signal) return work;
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    signal.addEventListener('abort', abort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
 }
 
 const disposed = () => new BitbrushError('disposed', 'this model has been disposed of');
