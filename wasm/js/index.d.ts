@@ -47,6 +47,12 @@ export interface Progress {
   /** Where these bytes came from; absent for a file of the user's. */
   phase?: 'download' | 'cache';
 }
+/**
+ * An address, relative to the page; a Blob or File; a Response that nobody has read from; or a list of addresses and Blobs
+ * that are a model in parts, in order. An address whose path ends in `.parts.json` is a list of parts with their hashes, as
+ * `bitbrush site --split` writes it; the parts lie in its folder.
+ */
+export type ModelSource = string | URL | Blob | Response | readonly (string | URL | Blob)[];
 export interface LoadOptions {
   signal?: AbortSignal;
   /** What it throws ends the load. */
@@ -80,7 +86,7 @@ export interface LoadOptions {
  * A download that breaks off goes on where it was (Range, If-Range), or starts over where the server offers no ranges or
  * the file has changed; it is given up, with code 'network', after a few tries that brought nothing.
  */
-export function load(from: string | URL | Blob | Response, options?: LoadOptions): Promise<Model>;
+export function load(from: ModelSource, options?: LoadOptions): Promise<Model>;
 
 /** Forgets the kept copy of the model at that address, or of all models. Resolves to whether there was one. */
 export function evict(url?: string | URL): Promise<boolean>;
@@ -145,7 +151,7 @@ export interface QuantizeProgress {
  * `bitbrush quantize` writes from the same file, options and command. The result can be given to `load`.
  */
 export function quantize(
-  from: string | URL | Blob | Response | ArrayBuffer | Uint8Array<ArrayBuffer>,
+  from: ModelSource | ArrayBuffer | Uint8Array<ArrayBuffer>,
   options?: QuantizeOptions,
 ): Promise<Blob>;
 

@@ -46,8 +46,7 @@ export class Model {
       signal?.throwIfAborted();
       if (this.#disposed) throw disposed();
       this.#port = port;
-      const source = toSend(this.#source);
-      const transfer = 'stream' in source ? [/** @type {any} */ (source.stream)] : [];
+      const { source, transfer } = toSend(this.#source);
       // grace 0: ending the worker ends the download that it makes itself, of an address
       this.info = freeze(
         await port.ask(
