@@ -69,7 +69,7 @@ class ChromiumPage extends Page {
   tap(selector) {
     return this.raw.tap(selector);
   }
-  /** The origin may store no more than that. */
+  /** The page may store no more than that; as much as ever without a number. @param {number} [bytes] */
   async limitStorage(bytes) {
     const session = await this.raw.context().newCDPSession(this.raw);
     await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(this.url).origin, quotaSize: bytes });

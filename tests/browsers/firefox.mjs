@@ -37,7 +37,7 @@ export async function launchFirefox() {
     userDataDir: profile,
     timeout: PATIENCE,
     protocolTimeout: PATIENCE,
-    args: ['--remote-allow-system-access'], // for `set`
+    args: ['--remote-allow-system-access'], // for system()
     env: { ...process.env, HOME: home }, // it refuses another user's
     extraPrefsFirefox: PREFERENCES,
   });
@@ -56,13 +56,16 @@ export async function launchFirefox() {
       await page.resize(width, height);
       return page.prepare();
     },
-    /** Preferences, for all pages: there is no other way to some of what Chromium has for each. */
-    async set(preferences) {
+    /** Runs with the browser's own rights, for all pages: there is no other way to some of what Chromium offers. */
+    async system(expression) {
       const { contexts } = await send('browsingContext.getTree', { 'moz:scope': 'chrome' });
-      const expression = Object.entries(preferences)
-        .map(([name, value]) => `Services.prefs.setIntPref('${name}', ${value});`)
-        .join('');
-      await send('script.evaluate', { expression, target: { context: contexts[0].context }, awaitPromise: false });
+      const target = { context: contexts[0].context };
+      const { exceptionDetails } = await send('script.evaluate', { expression, target, awaitPromise: true });
+      if (exceptionDetails) throw new Error(`${expression}: ${exceptionDetails.text}`);
+    },
+    set(preferences) {
+      const lines = Object.entries(preferences).map(([name, n]) => `Services.prefs.setIntPref('${name}', ${n});`);
+      return this.system(lines.join(''));
     },
     async close() {
       await browser.close();
@@ -117,5 +120,12 @@ class FirefoxPage extends Page {
   }
   tap(selector) {
     return this.raw.tap(selector);
+  }
+  async limitStorage(bytes) {
+    await this.browser.set({ 'dom.quotaManager.temporaryStorage.fixedLimit': bytes === undefined ? -1 : bytes >> 10 });
+    await this.browser.system(`new Promise(resolve => {
+      Services.prefs.setBoolPref('dom.quotaManager.testing', true);
+      Services.qms.reset().callback = resolve;
+    })`);
   }
 }

@@ -18,8 +18,9 @@ export class Page {
   requests = [];
 
   /**
-   * @param {any} raw the driver's page @param {{ name: string }} browser
-   * @param {string[]} errors what goes wrong in it: exceptions, console errors, CSP reports; shared by tabs of one profile
+   * @param {any} raw the driver's page
+   * @param {{ name: string }} browser
+   * @param {string[]} errors what goes wrong in it: exceptions, console errors, CSP reports; tabs of a profile share it
    */
   constructor(raw, browser, errors = []) {
     this.raw = raw;
@@ -49,12 +50,12 @@ export class Page {
   evaluate(what, argument) {
     return this.raw.evaluate(what, argument);
   }
-  /** The same for a function that gives bytes, which would take long as a list of numbers. @returns {Promise<Buffer>} */
+  /** For a function that gives bytes: as a list of numbers they would take long. @returns {Promise<Buffer>} */
   async bytes(what, argument) {
     const text = await this.raw.evaluate(`(async () => base64(await (${what})(${JSON.stringify(argument)})))()`);
     return Buffer.from(text, 'base64');
   }
-  /** Until the function gives something true there, which is returned. Asked from here: hidden pages' clocks are slow. */
+  /** What the function gives there, once it is true. Asked from here: hidden pages have slow clocks. */
   async until(what, argument) {
     const end = performance.now() + PATIENCE;
     for (;;) {
@@ -82,7 +83,10 @@ export class Page {
     return this.evaluate(s => document.querySelectorAll(s).length, selector);
   }
   visible(selector) {
-    return this.evaluate(s => document.querySelector(s)?.checkVisibility({ visibilityProperty: true }) === true, selector);
+    return this.evaluate(
+      s => document.querySelector(s)?.checkVisibility({ visibilityProperty: true }) === true,
+      selector,
+    );
   }
   appears(selector) {
     return this.until(s => document.querySelector(s) !== null, selector);

@@ -5,8 +5,8 @@ import { serveFiles } from '../../web/serve.mjs';
 import { site } from '../js/common.mjs';
 
 /**
- * { base, asked, faults, stop(), start() }: faults[path] = (reply, ask, goOn) answers in place of the file; asked is a list
- * of [path, headers] since the start or since it was last emptied.
+ * { base, asked, faults, stop(), start() }: faults[path] = (reply, ask, goOn) answers in place of the file; asked is a
+ * list of [path, headers] since the start or since it was last emptied.
  * @param {{ roots?: string[], isolate?: boolean, under?: string }} options under: the path of the site, '/' unless told
  */
 export async function serve({ roots = [site], isolate = false, under = '/' } = {}) {

@@ -1,8 +1,9 @@
 /**
  * Threads, in a page that is cross-origin isolated and in one that is not.
  *
- *     … tests/browsers/threads.mjs --bench [MODEL]     instead prints the time of a step with 1, 2, … threads, up to one
- *                                                      for each core
+ *     … tests/browsers/threads.mjs --bench [MODEL]
+ *
+ * instead prints the time of a step with 1, 2, … threads, up to one for each core.
  */
 import { cpus } from 'node:os';
 import { native, sha256 } from '../js/common.mjs';
