@@ -5,10 +5,9 @@
  * `quantize` may leave its calibration behind, and then the same command goes on from there to the same file. Run under
  * AddressSanitizer, leaks count as failures, too.
  * Calls are caught by the linker (--wrap), so the tools are the ones that are shipped. */
-#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
-#include "checkpoint.h"
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS, scandir */
+#include "faulttree.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -17,7 +16,6 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
 int bitbrush_main(int argc, char **argv);
 
@@ -94,6 +92,8 @@ WRAP_SYSTEM(void *, mmap, (void *p, size_t n, int prot, int flags, int fd, off_t
 WRAP_SYSTEM(ssize_t, write, (int fd, const void *p, size_t n), (fd, p, n), ENOSPC, -1)
 WRAP_SYSTEM(int, fsync, (int fd), (fd), EIO, -1)
 WRAP_SYSTEM(int, rename, (const char *from, const char *to), (from, to), EACCES, -1)
+WRAP_SYSTEM(int, mkdir, (const char *path, mode_t mode), (path, mode), ENOSPC, -1)
+WRAP_SYSTEM(DIR *, opendir, (const char *path), (path), EMFILE, NULL)
 WRAP_SYSTEM(FILE *, fopen, (const char *path, const char *mode), (path, mode), EMFILE, NULL)
 WRAP_SYSTEM(int, pthread_create, (pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *arg),
             (t, a, f, arg), EAGAIN, EAGAIN)
@@ -140,13 +140,14 @@ int __wrap_open(const char *path, int flags, ...)
 /* ---- one run ---- */
 
 static char dir[] = "/tmp/bitbrush-faults-XXXXXX";
-static char in_checkpoint[64], in_float[64], in_model[64], in_tensors[64], out_dir[64], out_file[64], log_file[64],
+static char in_checkpoint[64], in_float[64], in_model[64], in_tensors[64], in_page[64], out_dir[64], out_file[64], log_file[64],
     kept_file[96];
 
 typedef enum output {
     PRINTS, /* standard output goes to out_file */
     TIMES,  /* the same, but no two runs print the same */
     WRITES, /* out_file */
+    SITES,  /* out_file is a folder, an older one a site */
     KEEPS,  /* what it has so far, too, in kept_file: it believes that it takes long */
 } output;
 
@@ -155,23 +156,6 @@ typedef struct command {
     const char *words[16];
     output output;
 } command;
-
-typedef struct bytes { uint8_t *data; size_t n; } bytes; /* data NULL: no such file */
-
-static bytes read_whole(const char *path)
-{
-    bytes b = {NULL, 0};
-    FILE *f = fopen(path, "rb");
-    if (!f) return b;
-    fseek(f, 0, SEEK_END);
-    b.n = (size_t)ftell(f);
-    rewind(f);
-    b.data = malloc(b.n + 1);
-    if (fread(b.data, 1, b.n, f) != b.n) abort();
-    b.data[b.n] = 0;
-    fclose(f);
-    return b;
-}
 
 static bool same(bytes a, bytes b) { return a.data && b.data && a.n == b.n && !memcmp(a.data, b.data, a.n); }
 
@@ -187,13 +171,8 @@ static uint32_t files_in_out_dir(void)
 
 static void empty_out_dir(void)
 {
-    char path[512];
-    DIR *d = opendir(out_dir);
-    for (struct dirent *e; (e = readdir(d));) {
-        snprintf(path, sizeof path, "%s/%s", out_dir, e->d_name);
-        if (e->d_name[0] != '.') unlink(path);
-    }
-    closedir(d);
+    remove_tree(out_dir);
+    if (mkdir(out_dir, 0777)) abort();
 }
 
 static void child(const command *c, trap *t)
@@ -248,7 +227,7 @@ static void check_goes_on(const command *c, bytes expected, bool tidy, const cha
     trap t = {.plan = COUNT};
     bool kept = exists(kept_file);
     int status = run(c, &t, -1);
-    bytes whole = read_whole(out_file), log = read_whole(log_file);
+    bytes whole = read_tree(out_file), log = read_whole(log_file);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0 && same(whole, expected), "%s, then again", what);
     CHECK(!kept || (log.data && strstr((char *)log.data, "going on from") &&
                     !strstr((char *)log.data, "calibrating (steps): 1/")), "%s, then from the start", what);
@@ -261,7 +240,7 @@ static void check_goes_on(const command *c, bytes expected, bool tidy, const cha
 static void check_failure(const command *c, const trap *t, int status, bytes expected)
 {
     char what[900];
-    bytes made = read_whole(out_file), log = read_whole(log_file);
+    bytes made = read_tree(out_file), log = read_whole(log_file);
     describe(what, sizeof what, c, t, status);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
         CHECK(c->output == TIMES ? made.n > 0 : same(made, expected), "%s: succeeded with another file", what);
@@ -288,7 +267,7 @@ static bytes baseline(const command *c, trap *t)
     int status = run(c, t, -1);
     describe(what, sizeof what, c, t, status);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s", what);
-    bytes made = read_whole(out_file);
+    bytes made = read_tree(out_file);
     CHECK(made.n > 0, "%s made nothing", c->name);
     empty_out_dir();
     return made;
@@ -307,32 +286,50 @@ static void fail_each(const command *c, enum kind kind, uint32_t calls, uint32_t
 static void check_signal(const command *c, const trap *t, int status, bytes older, bytes expected)
 {
     char what[900];
-    bytes now = read_whole(out_file);
+    bytes now = read_tree(out_file);
     describe(what, sizeof what, c, t, status);
     bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && t->signal == SIGKILL;
     bool ended = WIFEXITED(status) && (WEXITSTATUS(status) == 128 + t->signal || WEXITSTATUS(status) == 0);
     CHECK(killed || ended, "%s", what);
-    CHECK(same(now, expected) || (older.data ? same(now, older) : !now.data), "%s: half a file", what);
+    bool torn = killed && c->output == SITES; /* in the middle of its renames */
+    CHECK(torn || same(now, expected) || (older.data ? same(now, older) : !now.data), "%s: half a file", what);
     uint32_t left = files_in_out_dir() - (now.data ? 1 : 0);
     CHECK(killed || left == (c->output == KEEPS ? exists(kept_file) : 0u), "%s: left a file behind", what);
     CHECK(!same(now, expected) || killed || !left, "%s: done, but left a file behind", what);
-    if (left) check_goes_on(c, expected, !killed, what); /* what it left does not disturb the next run */
+    if (left || torn) check_goes_on(c, expected, !killed, what); /* what it left does not disturb the next run */
     empty_out_dir();
     free(now.data);
+}
+
+static void put_older(const command *c)
+{
+    static const char file[] = "an older file", list[] = "{\"models\":[{\"file\":\"models/old\"}]}";
+    char models[128];
+    if (c->output != SITES) {
+        checkpoint_put(out_dir, "out", file, sizeof file);
+        return;
+    }
+    snprintf(models, sizeof models, "%s/models", out_file);
+    if (mkdir(out_file, 0777) || mkdir(models, 0777)) abort();
+    checkpoint_put(models, "old", file, sizeof file);
+    checkpoint_put(out_file, "index.html", file, sizeof file);
+    checkpoint_put(out_file, "site.json", list, sizeof list - 1);
 }
 
 static void signal_each(const command *c, uint32_t calls, bytes expected, trap *t)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGKILL};
-    bytes older = {(uint8_t *)(uintptr_t) "an older file", 13}, none = {NULL, 0};
+    bytes none = {NULL, 0};
     for (uint32_t at = 1; at <= calls; at++)
         for (int later = 0; later < 2; later++) {
-            bool has_older = at % 2;
+            bool has_older = at / 2 % 2; /* not in step with the signals */
             *t = (trap){.plan = later ? RAISE_AFTER : RAISE_BEFORE, .kind = SYSTEM, .at = at,
                         .signal = signals[(2 * at + (uint32_t)later) % BB_COUNT(signals)]};
-            if (has_older) checkpoint_put(out_dir, "out", older.data, older.n);
+            if (has_older) put_older(c);
+            bytes older = has_older ? read_tree(out_file) : none;
             int status = run(c, t, -1);
-            check_signal(c, t, status, has_older ? older : none, expected);
+            check_signal(c, t, status, older, expected);
+            free(older.data);
         }
 }
 
@@ -392,12 +389,14 @@ static void make_inputs(trap *t)
     snprintf(in_float, sizeof in_float, "%s/float", dir);
     snprintf(in_model, sizeof in_model, "%s/model", dir);
     snprintf(in_tensors, sizeof in_tensors, "%s/tensors", dir);
+    snprintf(in_page, sizeof in_page, "%s/page", dir);
     snprintf(out_dir, sizeof out_dir, "%s/out", dir);
     snprintf(out_file, sizeof out_file, "%s/out/out", dir);
     snprintf(kept_file, sizeof kept_file, "%s.calibration", out_file);
     snprintf(log_file, sizeof log_file, "%s/log", dir);
     checkpoint_make(in_checkpoint);
-    if (mkdir(out_dir, 0777)) abort();
+    if (mkdir(out_dir, 0777) || mkdir(in_page, 0777)) abort();
+    checkpoint_put(in_page, "index.html", "a page", 6);
     static const float x[16], one = 1;
     const bb_st_out list[] = {{"in.sample", 4, {1, 1, 4, 4}, x}, {"in.timestep", 1, {1}, &one},
                               {"in.class_labels", 1, {1}, &one}};
@@ -433,6 +432,8 @@ int main(int argc, char **argv)
         {"generate", {"generate", in_model, "-o", out_file, "--steps", "1", "--grid", "1x2", "--quiet", "--threads",
                       "2"}, WRITES},
         {"run", {"run", in_model, "--in", in_tensors, "--out", out_file, "--tap", "mid_block"}, WRITES},
+        {"site", {"site", in_model, "-o", out_file, "--page", in_page, "--split", "20K", "--threads", "1", "--quiet"},
+         SITES},
         {"info", {"info", in_model, "--json"}, PRINTS},
         {"eval", {"eval", in_model, "--against", in_float, "--images", "1", "--steps", "1", "--quiet", "--threads",
                   "1"}, PRINTS},

@@ -13,6 +13,7 @@ typedef struct entry {
     struct entry *before, *after;
     const char *path;  /* behind the struct */
     char *temporary;   /* behind it; NULL: a folder that was made */
+    bool new, placed;  /* the commit: nothing was there before; it has its name */
 } entry;
 
 /* An entry is in the list before what it names exists, so that a signal handler finds all there is to remove. */
@@ -63,19 +64,32 @@ bb_status bb_batch_file(const char *path, const void *data, size_t n, bool *kept
     if (*kept) return BB_OK;
     if (bb_path_is_dir(path)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: is a folder where a file belongs", path);
     BB_TRY(add(path, false, &e, err));
-    if (!bb_file_create(e->temporary, data, n))
+    if (!bb_file_create(e->temporary, data, n, false))
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot write: %s", path, strerror(errno));
     return BB_OK;
+}
+
+static bb_status place(entry *e, bb_error *err)
+{
+    if (!e->temporary) return BB_OK;
+    e->new = !bb_path_exists(e->path);
+    if (rename(e->temporary, e->path) == 0) {
+        e->placed = true;
+        return BB_OK;
+    }
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot replace: %s", e->path, strerror(errno));
 }
 
 bb_status bb_batch_commit(bb_error *err)
 {
     bb_status status = BB_OK;
-    for (const entry *e = first; status == BB_OK && e; e = e->after)
-        if (e->temporary && rename(e->temporary, e->path))
-            status = bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot replace: %s; run the same command again", e->path,
-                             strerror(errno));
-    bb_batch_drop(); /* of what was renamed nothing is left to remove */
+    entry *file = first; /* the first one that is no folder */
+    while (file && !file->temporary) file = file->after;
+    for (entry *e = file ? file->after : NULL; status == BB_OK && e; e = e->after) status = place(e, err);
+    if (status == BB_OK && file) status = place(file, err);
+    for (const entry *e = last; status < 0 && e; e = e->before)
+        if (e->placed && e->new) unlink(e->path);
+    bb_batch_drop(); /* of what is in its place nothing is left to remove */
     return status;
 }
 

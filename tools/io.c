@@ -92,7 +92,7 @@ bool bb_path_temporary(char *out, size_t size, const char *path)
     return length >= 0 && (size_t)length < size;
 }
 
-bool bb_file_create(const char *path, const void *data, size_t n)
+bool bb_file_create(const char *path, const void *data, size_t n, bool sync)
 {
     /* A new file of our own: what lies there under this name, a killed run's rest or another's link, is not written
      * to. */
@@ -100,7 +100,7 @@ bool bb_file_create(const char *path, const void *data, size_t n)
     int fd = open(path, flags, 0666);
     if (fd < 0 && errno == EEXIST && unlink(path) == 0) fd = open(path, flags, 0666);
     if (fd < 0) return false;
-    bool ok = write_all(fd, data, n) && fsync(fd) == 0;
+    bool ok = write_all(fd, data, n) && (!sync || fsync(fd) == 0);
     int reason = errno;
     if (close(fd) && ok) ok = false, reason = errno;
     errno = reason;
@@ -114,7 +114,7 @@ static bb_status write_regular(const char *path, const void *data, size_t n, boo
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: the path is too long", path);
     if (bb_path_is_dir(path)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: is a folder; name a file", path);
     temporary_live = 1; /* before it exists: a signal in between must not leave an empty file */
-    bool ok = bb_file_create(temporary, data, n) && (!keep || rename(temporary, path) == 0);
+    bool ok = bb_file_create(temporary, data, n, true) && (!keep || rename(temporary, path) == 0);
     int reason = errno;
     if (!ok || !keep) unlink(temporary);
     temporary_live = 0;

@@ -22,9 +22,9 @@ bool bb_path_join(char *out, size_t size, const char *dir, const char *name);
 
 /* The name under which path is written before it takes its place: path.tmp.PID. False if it does not fit. */
 bool bb_path_temporary(char *out, size_t size, const char *path);
-/* Writes a new file and flushes it; an older one of that name is removed first. False: errno says why, and part of it may
- * be there. */
-bool bb_file_create(const char *path, const void *data, size_t n);
+/* Writes a new file, and waits until the disk has it if `sync`; an older one of that name is removed first. False: errno
+ * says why, and part of it may be there. */
+bool bb_file_create(const char *path, const void *data, size_t n, bool sync);
 
 /* Writes path.tmp.PID, flushes, renames over path; removes the temporary on failure, and on SIGINT/SIGTERM
  * (io.c keeps its name in a static for the handler that cli.c installs: bb_io_cleanup is async-signal-safe). */

@@ -80,6 +80,19 @@ test('import, quantize, run: the same bytes; eval and info: the same text', () =
   assert.equal(d.out, c.out);
 });
 
+test('site: the same folder', () => {
+  for (const side of ['native', 'wasi'])
+    cpSync(join(repo, 'web/index.html'), join(folder, side, 'page/index.html'), { recursive: true });
+  const out = ['site.json', 'index.html', 'models/tiny.classes.png', 'models/fashion-w4a8.safetensors.003'];
+  const options = ['--page', 'page', '--split', '500K', '--quiet', '--json'];
+  const models = ['tiny.safetensors', 'fashion-w4a8.safetensors'];
+  // class pictures of one model are enough: the other's would take WASI's one thread long
+  same(['site', models[0], '-o', 'site', ...options], ...out.slice(0, 3).map(name => `site/${name}`));
+  const [a, b] = same(['site', ...models, '-o', 'site2', ...options, '--no-pictures'], ...[0, 1, 3].map(i => `site2/${out[i]}`));
+  assert.deepEqual(b, a);
+  assert.match(wasi(['site', 'tiny.safetensors', '-o', 'site3']).err, /--page DIR/);
+});
+
 test('help, exit codes and messages', () => {
   for (const args of [
     ['--help'],

@@ -3,21 +3,19 @@
  * these tests blocks at a request of the test's choice, so what happens meanwhile does not wait for it.
  */
 import assert from 'node:assert/strict';
-import { cpSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
-import { blobOf, models, modulePath, native, sha256, site } from './common.mjs';
+import { blobOf, library, models, native, sha256, site } from './common.mjs';
 
 const folder = mkdtempSync(join(tmpdir(), 'bitbrush-abort-'));
 after(() => rmSync(folder, { recursive: true }));
-cpSync(join(site, 'js'), join(folder, 'js'), { recursive: true });
-cpSync(modulePath, join(folder, 'bitbrush-simd128.wasm'));
-renameSync(join(folder, 'js/worker.js'), join(folder, 'js/real.js'));
+const worker = pathToFileURL(join(folder, 'worker.mjs')).href;
 writeFileSync(
-  join(folder, 'js/worker.js'),
+  join(folder, 'worker.mjs'),
   `import { appendFileSync, existsSync, renameSync } from 'node:fs';
   import { parentPort } from 'node:worker_threads';
   const at = name => ${JSON.stringify(folder)} + '/' + name;
@@ -30,7 +28,7 @@ writeFileSync(
     }
     listener(message);
   });
-  await import('./real.js');`,
+  await import(${JSON.stringify(pathToFileURL(join(site, 'js/worker.js')).href)});`,
 );
 const at = name => join(folder, name);
 /** The next worker that is asked for this blocks when it is; resolves as soon as one does. */
@@ -41,7 +39,8 @@ const blocked = async () => {
 const release = () => rmSync(at('blocked'));
 const started = () => readFileSync(at('started')).length;
 
-const { BitbrushError, load } = await import(pathToFileURL(at('js/index.js')).href);
+const { BitbrushError, load: loadWith } = await library();
+const load = async options => loadWith(await blobOf(path), { worker, ...options });
 const { path } = models[0] ?? assert.fail('no packed model in models/');
 const request = { label: 3, seed: 7, steps: 3 };
 const expected = sha256(native(path, request).data);
@@ -57,8 +56,8 @@ const asks = {
   png: (model, signal) => model.png({ width: 1, height: 1, data: new Uint8ClampedArray(4) }, {}, { signal }),
 };
 for (const [op, ask] of Object.entries(asks)) {
-  test(`a worker that blocks in ${op}: an abort rejects at once, the next drawing waits for it`, { timeout }, async () => {
-    const model = await load(await blobOf(path), { grace: 2 ** 31 - 1 });
+  test(`blocked in ${op}: an abort rejects at once, the next drawing waits for the worker`, { timeout }, async () => {
+    const model = await load({ grace: 2 ** 31 - 1 });
     const workers = started();
     const stop = new AbortController();
     block(op);
@@ -81,7 +80,7 @@ for (const [op, ask] of Object.entries(asks)) {
 }
 
 test('a worker that stays blocked is ended after the grace time, and a new one draws', { timeout }, async () => {
-  const model = await load(await blobOf(path), { grace: 10 });
+  const model = await load({ grace: 10 });
   const workers = started();
   const stop = new AbortController();
   block('step');
@@ -99,7 +98,7 @@ test('a worker that stays blocked is ended after the grace time, and a new one d
 test('a worker that blocks while it loads: an abort rejects at once and ends it', { timeout }, async () => {
   const stop = new AbortController();
   block('load');
-  const loading = load(await blobOf(path), { signal: stop.signal });
+  const loading = load({ signal: stop.signal });
   await blocked();
   stop.abort(reason);
   await assert.rejects(loading, isReason);
@@ -108,7 +107,7 @@ test('a worker that blocks while it loads: an abort rejects at once and ends it'
 });
 
 test('an abort of what waits behind another drawing does that no harm', { timeout }, async () => {
-  const model = await load(await blobOf(path), { grace: 1 });
+  const model = await load({ grace: 1 });
   const workers = started();
   block('step');
   const first = draws(model, 'the one that was first');
@@ -126,7 +125,7 @@ test('an abort of what waits behind another drawing does that no harm', { timeou
 });
 
 test('dispose while the worker is blocked: everything rejects at once', { timeout }, async () => {
-  const model = await load(await blobOf(path));
+  const model = await load();
   block('step');
   const stop = new AbortController();
   const given = model.draw(request, { signal: stop.signal });
@@ -148,7 +147,7 @@ test('dispose while the worker is blocked: everything rejects at once', { timeou
 
 test('dispose between and inside steps ends the loop with its error', { timeout }, async () => {
   for (const between of [true, false]) {
-    const model = await load(await blobOf(path));
+    const model = await load();
     await assert.rejects(async () => {
       for await (const step of model.generate({ ...request, steps: 500 })) {
         if (step.index !== 1) continue;
@@ -160,7 +159,7 @@ test('dispose between and inside steps ends the loop with its error', { timeout 
 });
 
 test('return() before the first pull, between two and during one leaves the model free', { timeout }, async () => {
-  const model = await load(await blobOf(path));
+  const model = await load();
   const unpulled = model.generate(request);
   assert.deepEqual(await unpulled.return(), { value: undefined, done: true });
   const between = model.generate(request);
@@ -176,7 +175,7 @@ test('return() before the first pull, between two and during one leaves the mode
 });
 
 test('several pictures in a row, and several models at once, as the native tool draws them', { timeout }, async () => {
-  const all = await Promise.all([0, 1, 2].map(async () => load(await blobOf(path))));
+  const all = await Promise.all([0, 1, 2].map(() => load()));
   const workers = started();
   await Promise.all(
     all.map(async (model, m) => {

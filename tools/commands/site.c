@@ -38,8 +38,10 @@ static bb_status make_site(bb_site *s, const char *const *models, bb_error *err)
     BB_TRY(bb_site_find_page(s, err));
     BB_TRY(bb_site_old_read(s, err));
     for (uint32_t i = 0; i < BB_SITE_MODELS && models[i]; i++) BB_TRY(bb_site_add_model(s, models[i], err));
+    bb_site_choose_artists(s);
+    BB_TRY(bb_site_add_list(s, err));
     BB_TRY(bb_site_add_page(s, err));
-    BB_TRY(bb_site_draw(s, err));
+    BB_TRY(bb_site_add_pictures(s, err));
     BB_TRY(bb_site_add_models(s, err));
     return bb_site_write(s, err);
 }

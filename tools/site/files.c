@@ -121,31 +121,26 @@ bb_status bb_site_add_page(bb_site *s, bb_error *err) { return add_folder(s, "",
 
 static bb_status add_parts(bb_site *s, const bb_site_model *m, bb_error *err)
 {
-    char name[BB_SITE_NAME + 40], *text;
+    char name[BB_SITE_NAME + 40];
     const bb_file *file = &m->host.file;
-    size_t n;
     for (size_t at = 0, part = 0; at < file->size; at += (size_t)s->split, part++) {
         size_t bytes = file->size - at < s->split ? file->size - at : (size_t)s->split;
         snprintf(name, sizeof name, "models/%s.safetensors.%03zu", m->name, part);
         BB_TRY(bb_site_add_file(s, name, file->data + at, bytes, NULL, NULL, err));
     }
-    snprintf(name, sizeof name, "models/%s.safetensors.parts.json", m->name);
-    BB_TRY(bb_site_parts_list(s, m, &text, &n, err));
-    return bb_site_add_file(s, name, (const uint8_t *)text, n, NULL, text, err);
+    return bb_site_add_parts_list(s, m, err);
 }
 
 bb_status bb_site_add_models(bb_site *s, bb_error *err)
 {
-    char name[BB_SITE_NAME + 40], *text;
-    size_t n;
+    char name[BB_SITE_NAME + 40];
     for (uint32_t i = 0; i < s->n_models; i++) {
         const bb_site_model *m = &s->models[i];
         snprintf(name, sizeof name, "models/%s.safetensors", m->name);
         if (bb_site_is_split(s, m)) BB_TRY(add_parts(s, m, err));
         else BB_TRY(bb_site_add_file(s, name, m->host.file.data, m->host.file.size, NULL, NULL, err));
     }
-    BB_TRY(bb_site_list(s, &text, &n, err));
-    return bb_site_add_file(s, "site.json", (const uint8_t *)text, n, NULL, text, err);
+    return BB_OK;
 }
 
 /* ---- writing ---- */

@@ -60,14 +60,14 @@ static void put_model(FILE *f, const bb_site *s, const bb_site_model *m, char *s
     fprintf(f, "\n    }");
 }
 
-static bb_status finish(FILE *f, char **text, bb_error *err)
+/* Closes the text and adds it as a file. */
+static bb_status finish(bb_site *s, const char *name, FILE *f, char **text, const size_t *n, bb_error *err)
 {
     bool ok = f && !ferror(f);
     if (f && fclose(f)) ok = false;
-    if (ok) return BB_OK;
+    if (ok) return bb_site_add_file(s, name, (const uint8_t *)*text, *n, NULL, *text, err);
     free(*text);
-    *text = NULL;
-    return bb_fail(err, BB_ERR_SPACE, "out of memory for the list of models");
+    return bb_fail(err, BB_ERR_SPACE, "out of memory for %s", name);
 }
 
 static size_t longest_header(const bb_site *s)
@@ -78,12 +78,12 @@ static size_t longest_header(const bb_site *s)
     return n;
 }
 
-bb_status bb_site_list(const bb_site *s, char **text, size_t *n, bb_error *err)
+bb_status bb_site_add_list(bb_site *s, bb_error *err)
 {
     const size_t size = longest_header(s);
-    char *scratch = malloc(size);
-    *text = NULL;
-    FILE *f = scratch ? open_memstream(text, n) : NULL;
+    char *scratch = malloc(size), *text = NULL;
+    size_t n = 0;
+    FILE *f = scratch ? open_memstream(&text, &n) : NULL;
     if (f) {
         fprintf(f, "{\n  \"title\": ");
         put_string(f, s->title);
@@ -95,15 +95,16 @@ bb_status bb_site_list(const bb_site *s, char **text, size_t *n, bb_error *err)
         fprintf(f, "\n  ]\n}\n");
     }
     free(scratch);
-    return finish(f, text, err);
+    return finish(s, "site.json", f, &text, &n, err);
 }
 
-bb_status bb_site_parts_list(const bb_site *s, const bb_site_model *m, char **text, size_t *n, bb_error *err)
+bb_status bb_site_add_parts_list(bb_site *s, const bb_site_model *m, bb_error *err)
 {
     const bb_file *file = &m->host.file;
-    char sha256[65];
-    *text = NULL;
-    FILE *f = open_memstream(text, n);
+    char name[BB_SITE_NAME + 40], sha256[65], *text = NULL;
+    size_t n = 0;
+    snprintf(name, sizeof name, "models/%s.safetensors.parts.json", m->name);
+    FILE *f = open_memstream(&text, &n);
     if (f) {
         fprintf(f, "{\n  \"bytes\": %zu,\n  \"sha256\": \"%s\",\n  \"parts\": [", file->size, m->sha256);
         for (size_t at = 0, part = 0; at < file->size; at += (size_t)s->split, part++) {
@@ -115,5 +116,5 @@ bb_status bb_site_parts_list(const bb_site *s, const bb_site_model *m, char **te
         }
         fprintf(f, "\n  ]\n}\n");
     }
-    return finish(f, text, err);
+    return finish(s, name, f, &text, &n, err);
 }

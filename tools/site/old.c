@@ -4,6 +4,7 @@
 #include "platform.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,19 +12,35 @@
 
 static const char FOLDER[] = "models/";
 
-/* Hidden files are a repository's or the system's, and nobody's site. */
-static bool holds_something(const char *path)
+/* Whether this is the temporary name of a file, "site.json.tmp.123"; *n: characters of the file's own name. */
+static bool is_temporary(const char *name, size_t *n)
 {
-    bool found = false;
-    DIR *d = opendir(path);
-    for (const struct dirent *e; d && !found && (e = readdir(d));) found = e->d_name[0] != '.';
-    if (d) closedir(d);
-    return found;
+    static const char mark[] = ".tmp.";
+    const char *digits = strrchr(name, '.');
+    if (!digits || !digits[1] || strspn(digits + 1, "0123456789") != strlen(digits + 1)) return false;
+    *n = (size_t)(digits + 1 - name) - (sizeof mark - 1);
+    return (size_t)(digits - name) > sizeof mark - 2 && memcmp(name + *n, mark, sizeof mark - 1) == 0;
 }
 
 static bb_status foreign(const bb_site *s, const char *why, bb_error *err)
 {
     return bb_fail(err, BB_ERR_ARGUMENT, "%s: %s, so nothing in it is replaced; name a new or empty folder", s->out, why);
+}
+
+/* Hidden files are a repository's or the system's, and nobody's site. A site.json that a killed run has left under its
+ * temporary name shows that the rest is ours. */
+static bb_status check_empty(const bb_site *s, bb_error *err)
+{
+    bool found = false, unfinished = false;
+    size_t n;
+    DIR *d = opendir(s->out);
+    if (!d) return bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot open: %s", s->out, strerror(errno));
+    for (const struct dirent *e; (e = readdir(d));) {
+        found |= e->d_name[0] != '.';
+        unfinished |= is_temporary(e->d_name, &n) && n == 9 && memcmp(e->d_name, "site.json", n) == 0;
+    }
+    closedir(d);
+    return found && !unfinished ? foreign(s, "has files, but no site.json", err) : BB_OK;
 }
 
 static bb_status parse(bb_json *json, const bb_file *f, void **tokens)
@@ -42,7 +59,7 @@ bb_status bb_site_old_read(bb_site *s, bb_error *err)
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: the path is too long", s->out);
     if (!bb_path_exists(s->out)) return BB_OK;
     if (!bb_path_is_dir(s->out)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: not a folder; name one with -o", s->out);
-    if (!bb_path_exists(path)) return holds_something(s->out) ? foreign(s, "has files, but no site.json", err) : BB_OK;
+    if (!bb_path_exists(path)) return check_empty(s, err);
     BB_TRY(bb_file_open(&old->file, path, err));
     bb_status status = parse(&old->json, &old->file, &old->tokens);
     if (status == BB_ERR_SPACE) return bb_fail(err, status, "%s: out of memory", path);
@@ -159,8 +176,35 @@ bb_status bb_site_old_doom(bb_site *s, bb_error *err)
     return BB_OK;
 }
 
+static bool same_folder(const char *a, const char *b)
+{
+    const char *x = strrchr(a, '/'), *y = strrchr(b, '/');
+    return x && y ? x - a == y - b && memcmp(a, b, (size_t)(x - a)) == 0 : !x && !y;
+}
+
+/* Temporaries of killed runs in the folder of a file, of whichever files to be. */
+static void sweep_temporaries(const bb_site *s, const char *name)
+{
+    char folder[4096], file[4096];
+    const char *slash = strrchr(name, '/');
+    size_t below = slash ? (size_t)(slash + 1 - name) : 0, n;
+    snprintf(file, sizeof file, "%.*s", (int)below, name);
+    if (!bb_path_join(folder, sizeof folder, s->out, file)) return;
+    DIR *d = opendir(folder);
+    for (const struct dirent *e; d && (e = readdir(d));) {
+        char path[4096];
+        if (!is_temporary(e->d_name, &n) || below + n >= sizeof file) continue;
+        memcpy(file + below, e->d_name, n);
+        file[below + n] = 0;
+        if (bb_site_file_named(s, file) && bb_path_join(path, sizeof path, folder, e->d_name)) unlink(path);
+    }
+    if (d) closedir(d);
+}
+
 void bb_site_old_sweep(bb_site *s)
 {
     for (uint32_t i = 0; i < s->old.n_doomed; i++)
         if (unlink(s->old.doomed[i]) == 0) s->removed++;
+    for (uint32_t i = 0; i < s->n_files; i++) /* once a folder: its files come one after the other */
+        if (i == 0 || !same_folder(s->files[i - 1].name, s->files[i].name)) sweep_temporaries(s, s->files[i].name);
 }

@@ -104,14 +104,17 @@ static uint32_t artist_of(const bb_site *s, uint32_t i)
     return i;
 }
 
-bb_status bb_site_draw(bb_site *s, bb_error *err)
+void bb_site_choose_artists(bb_site *s)
 {
     for (uint32_t i = 0; i < s->n_models && !s->no_pictures; i++) {
-        bb_site_model *m = &s->models[i];
-        uint32_t classes = m->host.model->pack.info.classes;
-        if (!classes || classes > BB_SITE_CLASSES) continue;
-        m->artist = artist_of(s, i);
-        if (m->artist == i) BB_TRY(add_strip(s, m, err));
+        uint32_t classes = s->models[i].host.model->pack.info.classes;
+        if (classes && classes <= BB_SITE_CLASSES) s->models[i].artist = artist_of(s, i);
     }
+}
+
+bb_status bb_site_add_pictures(bb_site *s, bb_error *err)
+{
+    for (uint32_t i = 0; i < s->n_models; i++)
+        if (s->models[i].artist == i) BB_TRY(add_strip(s, &s->models[i], err));
     return BB_OK;
 }

@@ -61,17 +61,20 @@ void bb_site_bits(const bb_site_model *m, char *out, size_t size);
 bb_status bb_site_old_read(bb_site *s, bb_error *err);
 /* Whether the site has the strip that this model would draw. */
 bool bb_site_old_has_strip(const bb_site *s, const bb_site_model *m);
-/* Finds the files of models that site.json listed and that are none of the files to be; sweep removes them. */
+/* Finds the files of models that site.json listed and that are none of the files to be; sweep removes them, and what
+ * killed runs left of these files. */
 bb_status bb_site_old_doom(bb_site *s, bb_error *err);
 void bb_site_old_sweep(bb_site *s);
 void bb_site_old_close(bb_site_old *old);
 
-/* Class pictures, drawn or taken from the site that is there, as files. */
-bb_status bb_site_draw(bb_site *s, bb_error *err);
+/* Who draws whose class pictures; then the pictures, drawn or taken from the site that is there. */
+void bb_site_choose_artists(bb_site *s);
+bb_status bb_site_add_pictures(bb_site *s, bb_error *err);
 
-/* site.json and the .parts.json of a split model, on the heap: JSON.stringify(…, null, 2) and a line's end. */
-bb_status bb_site_list(const bb_site *s, char **text, size_t *n, bb_error *err);
-bb_status bb_site_parts_list(const bb_site *s, const bb_site_model *m, char **text, size_t *n, bb_error *err);
+/* Adds site.json, which must be the first file: it is in its place only when all the others are. */
+bb_status bb_site_add_list(bb_site *s, bb_error *err);
+/* Adds the .parts.json of a split model. */
+bb_status bb_site_add_parts_list(bb_site *s, const bb_site_model *m, bb_error *err);
 
 /* Adds a file; map (may be NULL) and heap (may be NULL) are the list's from now on, also after a failure. */
 bb_status bb_site_add_file(bb_site *s, const char *name, const uint8_t *data, size_t n, bb_file *map, void *heap,
@@ -81,9 +84,9 @@ const bb_site_file *bb_site_file_named(const bb_site *s, const char *name);
 /* The page's folder: s->page, or the default one, which may not be there. */
 bb_status bb_site_find_page(bb_site *s, bb_error *err);
 bb_status bb_site_add_page(bb_site *s, bb_error *err);
-/* The models, whole or in parts, and site.json, which must be the last file. */
+/* The models, whole or in parts. */
 bb_status bb_site_add_models(bb_site *s, bb_error *err);
-/* Writes all files under temporary names, renames them in the order of adding, and removes what is dropped. */
+/* Writes all files under temporary names, renames them, and removes what is dropped or a killed run has left. */
 bb_status bb_site_write(bb_site *s, bb_error *err);
 void bb_site_close(bb_site *s);
 

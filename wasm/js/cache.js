@@ -11,7 +11,7 @@ const key = (/** @type {number | 'about'} */ part) => `https://bitbrush.invalid/
 
 /**
  * A version of a file: its validators, whether the server sends ranges of it, and its size once it is complete, else 0.
- * @typedef {{ etag: string | null, modified: string | null, ranges: boolean, bytes: number, sha256?: string }} About
+ * @typedef {{ etag: string | null, modified: string | null, ranges: boolean, bytes: number }} About
  * @typedef {{ caches?: CacheStorage, locks?: LockManager }} Platform
  */
 
@@ -57,9 +57,15 @@ export class Store {
     }
   }
 
-  /** @param {string} name of the file in the model @param {string} [version] its sha256; without it the server tells */
-  file(name, version) {
-    return new Kept(this, this.#caches, `${nameOf(this.#url)}${name}`, version);
+  /** @param {string} name of the file in the model */
+  file(name) {
+    return new Kept(this, this.#caches, `${nameOf(this.#url)}${name}`);
+  }
+
+  /** Forgets all files of the model but those. @param {string[]} names */
+  async tidy(names) {
+    const keep = names.map(name => `${nameOf(this.#url)}${name}`);
+    await forget(nameOf(this.#url), this.#caches, keep).catch(() => {});
   }
 
   /** @param {unknown} cause */
@@ -67,7 +73,7 @@ export class Store {
     if (!this.writable) return;
     this.writable = false;
     this.#warn(notKept(this.#url, cause));
-    await evict(this.#url, this.#caches).catch(() => {});
+    await this.tidy([]);
   }
 
   /** @param {LockManager | undefined} locks */
@@ -90,7 +96,6 @@ export class Kept {
   #store;
   #caches;
   #name;
-  #version;
   /** @type {Cache | undefined} */
   #cache;
   /** @type {About | undefined} the version in the cache, or that will be there with the first part saved */
@@ -107,13 +112,11 @@ export class Kept {
    * @param {Store} store
    * @param {CacheStorage} caches
    * @param {string} name
-   * @param {string} [version]
    */
-  constructor(store, caches, name, version) {
+  constructor(store, caches, name) {
     this.#store = store;
     this.#caches = caches;
     this.#name = name;
-    this.#version = version;
   }
 
   /** Of the copy, complete or not; undefined if there is none that could be of use. */
@@ -121,8 +124,8 @@ export class Kept {
     try {
       if (!(await this.#caches.has(this.#name))) return undefined;
       this.#cache = await this.#caches.open(this.#name);
-      const about = /** @type {About} */ (await (await this.#cache.match(key('about')))?.json());
-      if (!about || (this.#version && about.sha256 !== this.#version)) return undefined;
+      const about = readAbout(await (await this.#cache.match(key('about')))?.text());
+      if (!about) return undefined;
       this.#stale = false;
       this.#about = about;
       return about;
@@ -166,7 +169,7 @@ export class Kept {
   /** What comes next is this version, from its first byte on. @param {About | undefined} about */
   async replace(about) {
     await this.#saving;
-    this.#about = about && { ...about, sha256: this.#version };
+    this.#about = about;
     this.#stale = true;
     this.#saved = 0;
   }
@@ -239,6 +242,16 @@ export class Kept {
   }
 }
 
+/** @param {string | undefined} text @returns {About | undefined} nothing, if storage has come to harm */
+function readAbout(text) {
+  try {
+    const about = JSON.parse(text ?? 'null');
+    return Number.isSafeInteger(about?.bytes) ? about : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Forgets the copy of this model, or of all.
  * @param {string} [url]
@@ -246,15 +259,21 @@ export class Kept {
  * @returns {Promise<boolean>} whether there was one
  */
 export async function evict(url, storage) {
-  const start = url === undefined ? PREFIX : nameOf(url);
-  let caches, all;
   try {
-    caches = storage ?? globalThis.caches;
-    all = await caches?.keys();
+    const caches = storage ?? globalThis.caches;
+    return Boolean(caches) && (await forget(url === undefined ? PREFIX : nameOf(url), caches));
   } catch {
     return false; // storage is switched off
   }
-  const names = all?.filter(name => name.startsWith(start)) ?? [];
+}
+
+/**
+ * @param {string} start of the caches' names
+ * @param {CacheStorage} caches
+ * @param {string[]} [but] those
+ */
+async function forget(start, caches, but = []) {
+  const names = (await caches.keys()).filter(name => name.startsWith(start) && !but.includes(name));
   await Promise.all(names.map(name => caches.delete(name)));
   return names.length > 0;
 }

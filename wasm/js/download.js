@@ -21,29 +21,38 @@ export class Download {
   #about;
   /** @type {Answer | undefined} to the first request, until it is read */
   #answer;
+  /** @type {Promise<void> | undefined} */
+  #started;
   #kept;
+  #trust;
+  #exact;
   #pauses;
 
   /**
    * @param {string} url
    * @param {import('./cache.js').Kept} [kept]
-   * @param {number[]} [pauses]
+   * @param {object} [options]
+   * @param {boolean} [options.trust] a complete copy is used without asking the server
+   * @param {boolean} [options.exact] one version is wanted: the browser's own cache shall not answer with an older one
+   * @param {number[]} [options.pauses]
    */
-  constructor(url, kept, pauses = PAUSES) {
+  constructor(url, kept, { trust = false, exact = false, pauses = PAUSES } = {}) {
     this.name = url;
     this.#kept = kept;
+    this.#trust = trust;
+    this.#exact = exact;
     this.#pauses = pauses;
   }
 
-  /**
-   * Looks for a copy and sends the first request, whose answer is read ahead from then on.
-   * @param {boolean} [trust] a complete copy is used without asking the server
-   */
-  async start(trust) {
+  /** Looks for a copy and sends the first request, whose answer is read ahead from then on. */
+  start() {
+    return (this.#started ??= this.#start());
+  }
+
+  async #start() {
     this.#about = await this.#kept?.about();
     if (!this.#about) this.#answer = await this.#first();
-    else if (this.#about.bytes && !trust) this.#answer = await this.#newer(this.#about);
-    return this;
+    else if (this.#about.bytes && !this.#trust) this.#answer = await this.#newer(this.#about);
   }
 
   /**
@@ -57,6 +66,7 @@ export class Download {
     const base = sink.loaded;
     this.#anew = anew;
     if (anew) this.#about = undefined;
+    else await this.start();
     if (this.#about && !this.#answer && (await this.#fromCopy(sink, this.#about))) return true;
     this.#kept?.follow(sink, base);
     await this.#fetch(sink, base, end);
@@ -182,7 +192,7 @@ export class Download {
   async #ask(at, bytes) {
     const own = sameOrigin(this.name);
     const mark = at > 0 && this.#about && (own || bytes) ? strong(this.#about) : null;
-    if (mark === null) return this.#get({ cache: this.#anew ? 'reload' : 'default' });
+    if (mark === null) return this.#get({ cache: this.#anew ? 'reload' : this.#exact ? 'no-cache' : 'default' });
     const headers = { Range: `bytes=${at}-`, ...(own && { 'If-Range': mark }) };
     return this.#get({ headers, cache: 'no-store' });
   }
@@ -190,7 +200,7 @@ export class Download {
   async #first() {
     let answer;
     try {
-      answer = await this.#get({});
+      answer = await this.#ask(0, undefined);
     } catch (cause) {
       throw new BitbrushError('network', `cannot reach ${this.name}: check the address and the connection`, {
         cause,

@@ -4,12 +4,14 @@ import { Download } from './download.js';
 import { BitbrushError } from './errors.js';
 import { Intake } from './intake.js';
 import { checked } from './integrity.js';
+import { Joined, Split, isPartList } from './parts.js';
 
 /**
  * Something to read a model from.
  * @typedef {object} Input
  * @property {string} name for messages
  * @property {boolean} local not from a network
+ * @property {() => Promise<void>} start begins to read ahead
  * @property {(sink: Intake, end: () => number | undefined, anew?: boolean) => Promise<boolean>} into
  *   writes it behind what the sink has; anew: past all caches. Returns whether bytes came from a cache
  * @property {() => Promise<void>} keep what has been written is right: copies are complete
@@ -27,12 +29,26 @@ import { checked } from './integrity.js';
  * @returns {Promise<Opened>}
  */
 export async function open(source, warn, platform = {}) {
-  if (!('url' in source)) return { input: new Local(source), sha256: source.sha256, close() {} };
-  const store = source.cache ? await Store.open(source.url, warn, platform) : undefined;
-  const close = () => store?.close();
+  /** @type {Store[]} */
+  const stores = [];
+  const { sha256 } = source,
+    { pauses } = platform;
+  const inputOf = async (/** @type {import('./protocol.js').Piece} */ piece) => {
+    if (!('url' in piece)) return new Local(piece);
+    const { url } = piece,
+      store = piece.cache ? await Store.open(url, warn, platform) : undefined;
+    if (store) stores.push(store);
+    if (isPartList(url)) return new Split(url, store, sha256, pauses);
+    const exact = sha256 !== undefined;
+    return new Download(url, store?.file('model'), { trust: exact, exact, pauses });
+  };
+  const close = () => stores.forEach(store => store.close());
   try {
-    const download = new Download(source.url, store?.file('model'), platform.pauses);
-    return { input: await download.start(source.sha256 !== undefined), sha256: source.sha256, close };
+    const input = 'list' in source
+      ? new Joined(await Promise.all(source.list.map(inputOf)), source.name)
+      : await inputOf(source);
+    await input.start();
+    return { input, sha256, close };
   } catch (error) {
     close();
     throw error;
@@ -71,12 +87,14 @@ export async function receive(engine, { input, sha256, close }, onProgress) {
 class Local {
   #stream;
 
-  /** @param {Extract<import('./protocol.js').Source, { name: string }>} source */
-  constructor(source) {
-    this.name = source.name;
-    this.local = 'blob' in source || source.local;
-    this.#stream = 'blob' in source ? source.blob.stream() : source.stream;
+  /** @param {Exclude<import('./protocol.js').Piece, { url: string }>} piece */
+  constructor(piece) {
+    this.name = piece.name;
+    this.local = 'blob' in piece || piece.local;
+    this.#stream = 'blob' in piece ? piece.blob.stream() : piece.stream;
   }
+
+  async start() {}
 
   /** @param {import('./intake.js').Sink} sink */
   async into(sink) {

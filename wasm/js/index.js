@@ -22,7 +22,7 @@ export async function evict(url) {
 }
 
 /**
- * @param {string | URL | Blob | Response} from
+ * @param {import('./index.js').ModelSource} from
  * @param {import('./index.js').LoadOptions} [options]
  */
 export async function load(from, options = {}) {

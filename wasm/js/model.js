@@ -1,11 +1,10 @@
 /** The model as the page sees it: pull-driven drawing, abort, restart after a stuck worker, dispose. */
 import { BitbrushError } from './errors.js';
-import { Port } from './port.js';
+import { Port, orAbort } from './port.js';
 import { toSend } from './source.js';
 
-const asyncDispose = /** @type {typeof Symbol.asyncDispose} */ (
-  Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose')
-);
+/** @type {typeof Symbol.asyncDispose} */
+const asyncDispose = Symbol.asyncDispose ?? /** @type {any} */ (Symbol.for('Symbol.asyncDispose'));
 
 /** Times of dot ways by name, for the models to come: this machine stays as it is. @type {Record<string, number>} */
 const times = {};
@@ -47,8 +46,7 @@ export class Model {
       signal?.throwIfAborted();
       if (this.#disposed) throw disposed();
       this.#port = port;
-      const source = toSend(this.#source);
-      const transfer = 'stream' in source ? [/** @type {any} */ (source.stream)] : [];
+      const { source, transfer } = toSend(this.#source);
       // grace 0: ending the worker ends the download that it makes itself, of an address
       this.info = freeze(
         await port.ask(
@@ -177,22 +175,6 @@ export function shortest(value) {
     if (Math.fround(near) === x) return String(near);
   }
   return String(Number(x.toPrecision(9))); // nine digits tell any two apart
-}
-
-/**
- * Waits no longer than the signal allows; the work itself goes on for the others who wait for it.
- * @template T
- * @param {Promise<T>} work
- * @param {AbortSignal} [signal]
- * @returns {Promise<T>}
- */
-function orAbort(work, signal) {
-  if (!signal) return work;
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    signal.addEventListener('abort', abort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
 }
 
 const disposed = () => new BitbrushError('disposed', 'this model has been disposed of');

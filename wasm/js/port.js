@@ -7,8 +7,8 @@ const STUCK_MS = 1000; // slices take some 10 ms: a worker silent for this long 
 /**
  * @typedef {{ post(message: unknown, transfer: Transferable[]): void, hold(on: boolean): void, stop(): void }} Host
  * @typedef {(p: any) => void} OnProgress of the question's own kind
- * @typedef {{ resolve(value: any): void, reject(reason: unknown): void, progress?: OnProgress, grace?: number }} Waiting
- *   grace: once its asker has gone
+ * @typedef {{ resolve(value: any): void, reject(reason: unknown): void }} Answer
+ * @typedef {Answer & { progress?: OnProgress, grace?: number }} Waiting grace: once its asker has gone
  * @typedef {{ signal?: AbortSignal, transfer?: Transferable[], grace?: number, progress?: OnProgress }} AskOptions
  */
 
@@ -187,4 +187,21 @@ export class Port {
     waiting.reject(error);
     if (message.error.fatal) this.close(error);
   }
+}
+
+/**
+ * Waits no longer than the signal allows; the work itself goes on for the others who wait for it.
+ * @template T
+ * @param {Promise<T>} work
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<T>}
+ */
+export function orAbort(work, signal) {
+  if (!signal) return work;
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+    if (signal.aborted) abort();
+  });
 }

@@ -1,11 +1,11 @@
 /** What crosses the border between model.js and worker.js. One request at a time; `cancel` may overtake. */
 import type { ErrorCode, ModelInfo, SamplerName, Step } from './index.js';
 
-export type Source = (
+export type Piece =
   | { url: string; cache: boolean }
   | { blob: Blob; name: string }
-  | { stream: ReadableStream<Uint8Array>; name: string; local: boolean }
-) & { /** that the model must have, hex digits */ sha256?: string };
+  | { stream: ReadableStream<Uint8Array>; name: string; local: boolean };
+export type Source = (Piece | { list: Piece[]; name: string }) & { /** that the model must have, hex digits */ sha256?: string };
 
 /** A DrawRequest with every default filled in; the seed as a decimal string. */
 export interface PlainRequest {

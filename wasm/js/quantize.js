@@ -27,7 +27,7 @@ const FIELDS = {
 const OTHERS = ['seed', 'lora', 'command', 'signal', 'onProgress', 'onWarning', 'cache', 'integrity', 'wasm', 'worker'];
 
 /**
- * @param {string | URL | Blob | Response | ArrayBuffer | Uint8Array<ArrayBuffer>} from
+ * @param {import('./index.js').ModelSource | ArrayBuffer | Uint8Array<ArrayBuffer>} from
  * @param {import('./index.js').QuantizeOptions} [options]
  * @returns {Promise<Blob>}
  */
@@ -48,14 +48,13 @@ export async function quantize(from, options = {}) {
   const script = addressOf(worker);
   return stopping(signal, async stop => {
     const bytes = ArrayBuffer.isView(from) || from instanceof ArrayBuffer;
-    const source = toSend(await sourceOf(bytes ? new Blob([from]) : from, stop, cache, sha256));
-    if ('stream' in source) transfer.push(/** @type {any} */ (source.stream));
+    const { source, transfer: streams } = toSend(await sourceOf(bytes ? new Blob([from]) : from, stop, cache, sha256));
     const port = await Port.open(script);
     try {
       const made = await port.ask(
         { op: 'quantize', source, modules: [make, base], options: checked, loras },
         // grace 0: the worker has nothing that is worth keeping, so an abort ends it in the middle of a slice
-        { signal, transfer, grace: 0, progress: listener(onProgress, onWarning) },
+        { signal, transfer: [...transfer, ...streams], grace: 0, progress: listener(onProgress, onWarning) },
       );
       return new Blob([made], { type: 'application/octet-stream' });
     } finally {

@@ -59,15 +59,24 @@ export async function stopping(signal, work) {
 }
 
 /**
- * @param {string | URL | Blob | Response} from
+ * @param {import('./index.js').ModelSource} from
  * @param {AbortSignal} stop
  * @param {boolean} cache
  * @param {string} [sha256]
  * @returns {Promise<import('./protocol.js').Source>}
  */
 export async function sourceOf(from, stop, cache, sha256) {
-  if (typeof from === 'string' || from instanceof URL) return { url: addressOf(from), cache, sha256 };
-  if (from instanceof Blob) return { blob: from, name: /** @type {any} */ (from).name || 'the model', sha256 };
+  const piece = pieceOf(from, cache);
+  if (piece) return { ...piece, sha256 };
+  if (Array.isArray(from)) {
+    const list = from.map((part, i) => {
+      const piece = pieceOf(part, cache, `part ${i} of the model`);
+      if (!piece) throw new BitbrushError('arg', `part ${i} of the model is neither an address nor a Blob`);
+      return piece;
+    });
+    if (!list.length) throw new BitbrushError('arg', 'a list of no parts is no model');
+    return { list, name: 'the model in parts', sha256 };
+  }
   if (from instanceof Response) {
     const name = from.url || 'the model';
     const body = checkReply(from, name);
@@ -81,7 +90,19 @@ export async function sourceOf(from, stop, cache, sha256) {
       throw new BitbrushError('network', `${name}: the download broke off; try again`, { cause });
     }
   }
-  throw new BitbrushError('arg', 'a model is given as an address, a Blob or a Response');
+  throw new BitbrushError('arg', 'a model is given as an address, a Blob or a Response, or a list of its parts');
+}
+
+/**
+ * @param {unknown} from
+ * @param {boolean} cache
+ * @param {string} [name]
+ * @returns {import('./protocol.js').Piece | undefined}
+ */
+function pieceOf(from, cache, name = 'the model') {
+  if (typeof from === 'string' || from instanceof URL) return { url: addressOf(from), cache };
+  if (from instanceof Blob) return { blob: from, name: /** @type {any} */ (from).name || name };
+  return undefined;
 }
 
 /**
@@ -128,8 +149,17 @@ function streamsMove() {
 /**
  * Node cannot clone Blobs that stand for files, but it can move their streams.
  * @param {import('./protocol.js').Source} source
+ * @returns {{ source: import('./protocol.js').Source, transfer: Transferable[] }}
  */
 export function toSend(source) {
-  if (!('blob' in source) || typeof Worker === 'function') return source;
-  return { stream: source.blob.stream(), name: source.name, local: true, sha256: source.sha256 };
+  /** @type {any[]} streams: TypeScript has them among the transferable only of late */
+  const transfer = [];
+  const send = (/** @type {import('./protocol.js').Piece} */ piece) => {
+    if ('blob' in piece && typeof Worker !== 'function')
+      piece = { stream: piece.blob.stream(), name: piece.name, local: true };
+    if ('stream' in piece) transfer.push(piece.stream);
+    return piece;
+  };
+  if ('list' in source) return { source: { ...source, list: source.list.map(send) }, transfer };
+  return { source: { ...send(source), sha256: source.sha256 }, transfer };
 }
