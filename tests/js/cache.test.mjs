@@ -87,6 +87,14 @@ test('used when the server is away or in trouble, not when it says that there is
   assert.equal((await load()).sha256, whole);
 });
 
+test('used when the server does not answer', async () => {
+  const { at, load } = await setting();
+  await load();
+  at.answer = () => {};
+  assert.deepEqual(phases(await load({ timing: { patience: 20 } })), ['cache']);
+  assert.deepEqual(at.asked, [{ etag }]);
+});
+
 test('a web page in its place does not drive the copy out', async () => {
   const { at, load } = await setting();
   await load();

@@ -12,7 +12,7 @@ const { Engine } = await part('raw.js');
 export const file = readFileSync(models[0].path);
 export const half = file.length >> 1;
 export const etag = '"one"';
-const PAUSES = [1, 1, 1]; // ms
+const timing = { pauses: [1, 1, 1], patience: 60000 }; // ms
 
 /**
  * A host of one file. `answer(ask, reply, n)` is the nth request's; what it was asked is in `asked`.
@@ -70,7 +70,7 @@ export async function fill(source, { warn = error => { throw error; }, fresh = f
   const grow = engine.memory.grow.bind(engine.memory);
   engine.memory.grow = pages => (grown.push(pages), grow(pages));
   try {
-    const opened = await open(source, warn, { caches: null, pauses: PAUSES, ...platform });
+    const opened = await open(source, warn, { caches: null, timing, ...platform });
     await receive(engine, opened, (loaded, total, phase) => {
       seen.push({ loaded, total, phase });
       onProgress?.({ loaded, total, phase });

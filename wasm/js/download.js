@@ -3,9 +3,9 @@ import { BitbrushError } from './errors.js';
 import { aboutOf, checkReply, goesOn, isSame, sameOrigin, strong } from './reply.js';
 
 const AHEAD = 2 ** 22; // bytes
-const PAUSES = [250, 1000, 3000]; // ms, after tries that brought nothing; then it is given up
+const PAUSES = [250, 1000, 3000]; // ms
 const ENOUGH = 2 ** 16; // bytes: a try that brings them was not in vain
-const PATIENCE = 8000; // ms for the server to say whether a copy is current
+const PATIENCE = 8000; // ms
 
 /**
  * @typedef {import('./cache.js').About} About
@@ -27,6 +27,7 @@ export class Download {
   #trust;
   #exact;
   #pauses;
+  #patience;
 
   /**
    * @param {string} url
@@ -34,14 +35,16 @@ export class Download {
    * @param {object} [options]
    * @param {boolean} [options.trust] a complete copy is used without asking the server
    * @param {boolean} [options.exact] one version is wanted: the browser's own cache shall not answer with an older one
-   * @param {number[]} [options.pauses]
+   * @param {number[]} [options.pauses] ms, after tries that brought nothing; then it is given up
+   * @param {number} [options.patience] ms for the server to say whether a copy is current
    */
-  constructor(url, kept, { trust = false, exact = false, pauses = PAUSES } = {}) {
+  constructor(url, kept, { trust = false, exact = false, pauses = PAUSES, patience = PATIENCE } = {}) {
     this.name = url;
     this.#kept = kept;
     this.#trust = trust;
     this.#exact = exact;
     this.#pauses = pauses;
+    this.#patience = patience;
   }
 
   /** Looks for a copy and sends the first request, whose answer is read ahead from then on. */
@@ -221,7 +224,7 @@ export class Download {
     else if (sameOrigin(this.name) && modified) headers.set('If-Modified-Since', modified);
     const cache = [...headers].length ? 'default' : 'no-cache';
     const stop = new AbortController(),
-      timer = setTimeout(() => stop.abort(), PATIENCE);
+      timer = setTimeout(() => stop.abort(), this.#patience);
     let answer;
     try {
       answer = await this.#get({ headers, cache, signal: stop.signal });

@@ -18,7 +18,8 @@ import { Joined, Split, isPartList } from './parts.js';
  * @property {() => Promise<void>} drop copies, whatever they hold
  * @property {() => Promise<void>} spoil copies that hold what has been written
  * @typedef {{ input: Input, sha256?: string, close(): void }} Opened
- * @typedef {import('./cache.js').Platform & { pauses?: number[] }} Platform
+ * @typedef {{ pauses?: number[], patience?: number }} Timing as of a Download
+ * @typedef {import('./cache.js').Platform & { timing?: Timing }} Platform
  */
 
 /**
@@ -32,15 +33,15 @@ export async function open(source, warn, platform = {}) {
   /** @type {Store[]} */
   const stores = [];
   const { sha256 } = source,
-    { pauses } = platform;
+    { timing } = platform;
   const inputOf = async (/** @type {import('./protocol.js').Piece} */ piece) => {
     if (!('url' in piece)) return new Local(piece);
     const { url } = piece,
       store = piece.cache ? await Store.open(url, warn, platform) : undefined;
     if (store) stores.push(store);
-    if (isPartList(url)) return new Split(url, store, sha256, pauses);
+    if (isPartList(url)) return new Split(url, store, sha256, timing);
     const exact = sha256 !== undefined;
-    return new Download(url, store?.file('model'), { trust: exact, exact, pauses });
+    return new Download(url, store?.file('model'), { trust: exact, exact, ...timing });
   };
   const close = () => stores.forEach(store => store.close());
   try {

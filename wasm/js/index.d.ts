@@ -99,7 +99,8 @@ export interface LoadOptions {
  */
 export function load(from: ModelSource, options?: LoadOptions): Promise<Model>;
 
-/** Forgets the kept copy of the model at that address, or of all models. Resolves to whether there was one. */
+/** Forgets the kept copy of the model at that address, or all copies that pages of this origin keep. Resolves to whether
+ * there was one. */
 export function evict(url?: string | URL): Promise<boolean>;
 
 /** Words and numbers as those of `bitbrush quantize`, with its defaults. */

@@ -27,19 +27,19 @@ export class Split {
   #latest;
   #store;
   #sha256;
-  #pauses;
+  #timing;
 
   /**
    * @param {string} url of the list
    * @param {import('./cache.js').Store} [store]
    * @param {string} [sha256] of the model
-   * @param {number[]} [pauses]
+   * @param {import('./fetch.js').Timing} [timing]
    */
-  constructor(url, store, sha256, pauses) {
+  constructor(url, store, sha256, timing) {
     this.name = url;
     this.#store = store;
     this.#sha256 = sha256;
-    this.#pauses = pauses;
+    this.#timing = timing;
   }
 
   async start() {
@@ -91,7 +91,7 @@ export class Split {
   #download(i) {
     const { url, sha256 } = this.#list.parts[i];
     // Kept by hash: what has been kept is right, whatever the list that named it.
-    return new Download(url, this.#store?.file(sha256), { trust: true, exact: true, pauses: this.#pauses });
+    return new Download(url, this.#store?.file(sha256), { trust: true, exact: true, ...this.#timing });
   }
 
   /**
@@ -117,7 +117,7 @@ export class Split {
   /** @param {boolean} anew @returns {Promise<void>} */
   async #readList(anew) {
     const wanted = this.#sha256;
-    const options = { trust: wanted !== undefined, exact: true, pauses: this.#pauses };
+    const options = { trust: wanted !== undefined, exact: true, ...this.#timing };
     const download = new Download(this.name, this.#store?.file('list'), options);
     const text = new Text(this.name);
     const cached = await download.into(text, () => undefined, anew);
