@@ -230,10 +230,13 @@ const expectError = async (name, pattern, meanwhile) => {
   check(await page.isVisible('#retry'), `${name}: the button`);
 };
 const halfLoaded = () => page.waitForFunction(() => / of /.test(document.getElementById('left').textContent));
-await expectError('half', /broke off after \d+ of \d+ bytes; try again/, async () => {
+const half = faults['/models/half.safetensors'];
+await expectError('half', /broke off after \d+ of \d+ bytes, .* try again/, async () => {
   await halfLoaded();
+  faults['/models/half.safetensors'] = reply => reply.destroy(); // the tries that follow
   held.destroy();
 });
+faults['/models/half.safetensors'] = half;
 await expectError('html', /web page \(HTML\), not a model/);
 await expectError('missing', /the server answered 404/);
 
@@ -243,7 +246,6 @@ await page.goto(base);
 await halfLoaded();
 await page.click('#cancel');
 await status(page, /Cancelled/);
-const half = faults['/models/half.safetensors'];
 faults['/models/half.safetensors'] = reply => reply.end(file);
 await page.click('#draw');
 await done(page);

@@ -52,7 +52,8 @@ function item(spec) {
     list.append(element('div', {}, element('dt', { textContent: text }), figures[name]));
   }
   if (spec.bytes) figures.bytes.textContent = megabytes(spec.bytes);
-  const caption = element('figcaption', {}, element('strong', { textContent: bitsInWords(spec) }), list);
+  const caption = element('figcaption', {}, element('strong', { textContent: bitsInWords(spec) }),
+    element('span', { className: 'hint', textContent: spec.name }), list);
   const figure = element('figure', { className: 'compare-item waiting', title: spec.name }, canvas, caption);
   figure.dataset.model = spec.name;
   return { figure, canvas, figures };

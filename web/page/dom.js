@@ -22,10 +22,15 @@ export function say(text, failed = false) {
   $('status').classList.toggle('failed', failed);
 }
 
-/** What is to be known beside it and stays until the next drawing. */
-export function note(text) {
-  $('note').textContent = text;
-  $('note').hidden = !text;
+/** Adds what is to be known beside it and stays until the next drawing. @param {string[]} sentences without full stops */
+export function note(...sentences) {
+  for (const text of sentences) $('note').append(element('span', { textContent: `${text}. ` }));
+  $('note').hidden = !$('note').firstChild;
+}
+
+export function clearNotes() {
+  $('note').replaceChildren();
+  $('note').hidden = true;
 }
 
 /** @param {number} fraction of the work that is done, 0 to 1 @param {string} [words] beside the bar */

@@ -1,21 +1,24 @@
 /** Drawing what the controls say: live on the large canvas, one picture or a grid of them. */
-import { $, capital, element, median, note, paint, paintNoise, progress, say, seconds, timeLeft } from './dom.js';
+import {
+  $, capital, clearNotes, element, median, note, paint, paintNoise, progress, say, seconds, timeLeft,
+} from './dom.js';
 import { addressOf } from './address.js';
 import * as form from './form.js';
 import * as history from './history.js';
 import { end, run, show } from './job.js';
 import { open } from './models.js';
 import * as panel from './panel.js';
-import { className } from './site.js';
+import { className, site } from './site.js';
 
 /** @typedef {import('../js/index.js').Picture} Picture @typedef {import('./address.js').Request} Request */
 /**
  * A drawing as the page remembers it.
  * @typedef {{ address: string, request: Request, title: string, spec: import('./site.js').Spec,
- *   pictures: { picture: Picture, png: Blob }[] }} Drawing
+ *   pictures: { picture: Picture, png: Blob }[], strip: Node[] }} Drawing
  */
 
 const MOST_THUMBS = 40;
+const CALM = matchMedia('(prefers-reduced-motion: reduce)');
 /** @type {Drawing | undefined} */
 let shown;
 let selected = 0;
@@ -32,12 +35,15 @@ export const current = () => shown && shown.pictures[selected] && { ...shown.pic
 export function draw(address) {
   const spec = form.chosen();
   if (!spec) return;
-  if (address !== 'keep') history.goTo(addressOf(form.read()), address === 'replace');
-  note('');
+  const asked = form.read();
+  if (address !== 'keep') history.goTo(addressOf(asked), address === 'replace');
+  clearNotes();
+  if (address === 'push') intoView();
   return run(async signal => {
     begin(spec);
     const model = await open(spec, signal);
     form.showModel(spec); // now it is known for sure what the model takes
+    note(...form.unmet(spec, asked));
     const request = form.read();
     history.goTo(addressOf(request), true);
     show('drawing');
@@ -60,15 +66,16 @@ async function drawAll(model, spec, request, signal) {
   const title = titleOf(spec, request), begun = performance.now(), times = [];
   const canvases = layOut(count, spec);
   /** @type {Drawing} */
-  const drawing = (shown = { address: addressOf(request), request, title, spec, pictures: [] });
+  const drawing = (shown = { address: addressOf(request), request, title, spec, pictures: [], strip: [] });
   say(`Drawing ${title} …`);
+  nameTab(title);
   for (let i = 0; i < count; i++) {
     const one = { label, seed: seedAfter(seed, i), steps, guidance, sampler };
     $('strip').replaceChildren();
     for await (const step of model.generate(one, { signal, preview: true })) {
       const picture = step.image ?? step.preview;
       times.push(step.ms);
-      if (picture) paint(canvases[i], picture);
+      if (picture && (step.image || !CALM.matches)) paint(canvases[i], picture);
       if (picture) addToStrip(picture, step);
       const done = (i + (step.index + 1) / step.total) / count;
       progress(done, timeLeft(begun, done));
@@ -79,6 +86,7 @@ async function drawAll(model, spec, request, signal) {
   const evaluations = times.length / count === steps ? '' : ` (${times.length / count} evaluations of the model)`;
   const each = count > 1 ? `${count} × ${steps}` : steps;
   say(`${capital(title)}: ${each} steps in ${seconds(performance.now() - begun)}${evaluations}.`);
+  drawing.strip = [...$('strip').children];
   history.remember(drawing);
   afterwards();
   afterwards = () => {};
@@ -104,6 +112,16 @@ export function titleOf(spec, { label, seed, count }) {
 }
 
 // ---- what is to be seen ----
+
+/** So that the browser's list of what was visited tells pictures apart. @param {string} title */
+const nameTab = title => (document.title = `${capital(title)} · ${site.title}`);
+
+/** For who is further down the page: the picture is what was asked for. */
+function intoView() {
+  const { top, bottom } = $('pictures').getBoundingClientRect();
+  const seen = Math.min(bottom, innerHeight) - Math.max(top, 0);
+  if (seen < (bottom - top) / 2) $('pictures').scrollIntoView({ behavior: CALM.matches ? 'auto' : 'smooth' });
+}
 
 /** One canvas, or a grid of buttons that hold one each. @returns {HTMLCanvasElement[]} */
 function layOut(count, { width, height }) {
@@ -145,14 +163,16 @@ const enable = () => {
 
 /** Shows a drawing of before, and what it was drawn from. @param {Drawing} drawing */
 export function bringBack(drawing) {
-  const { spec, request, pictures, title } = drawing;
+  const { spec, request, pictures, title, strip } = drawing;
   end();
-  note('');
+  clearNotes();
   shown = drawing;
   form.write(request);
   layOut(pictures.length, spec).forEach((canvas, i) => paint(canvas, pictures[i].picture));
   for (const cell of $('pictures').querySelectorAll('button')) cell.disabled = false;
-  $('strip').replaceChildren();
+  $('strip').replaceChildren(...strip);
+  nameTab(title);
+  intoView();
   select(0);
   say(`${capital(title)}: drawn before by ${spec.name}.`);
 }

@@ -1,12 +1,15 @@
 /** Files of the visitor: dropped anywhere on the page, or chosen. They are read here and go nowhere. */
-import { $, note, say } from './dom.js';
+import { $, note } from './dom.js';
 import { draw } from './draw.js';
 import * as form from './form.js';
 import { problem, run } from './job.js';
+import { open } from './models.js';
 import { offerLora } from './quantize.js';
-import { addLocal } from './site.js';
+import { localSpec, specs } from './site.js';
 
 const MOST_HEADER = 100 * 2 ** 20;
+/** @type {() => void} */
+let chosen;
 
 /** By the names of its tensors; whether anything else is a model is for the library to say. @param {File} file */
 async function isLora(file) {
@@ -31,21 +34,27 @@ async function take(list) {
       });
     }
   }
-  if (models.length) openFile(models[0]);
-  if (models.length > 1) note(`One model at a time: ${models[0].name} was opened.`);
   if (loras.length) offerLora(loras);
+  if (models.length) await openFile(models[0]);
+  if (models.length > 1) note(`One model at a time: ${models[0].name} was opened`);
 }
 
-/** @param {Blob} file @param {string} name */
+/** @param {Blob} file @param {string} [name] of the model */
 export function openFile(file, name = /** @type {File} */ (file).name.replace(/\.safetensors$/, '')) {
-  const spec = addLocal(file, name);
-  form.listModels();
-  form.write({ model: spec.name });
-  say(`Opening ${name} …`);
-  return draw('push');
+  const spec = localSpec(file, name);
+  return run(async signal => {
+    await open(spec, signal); // a file that is no model changes nothing else
+    specs.push(spec);
+    form.listModels();
+    form.write({ model: spec.name });
+    chosen();
+    draw('push'); // takes the place of this
+  });
 }
 
-export function listen() {
+/** @param {() => void} onChosen called when another model is the chosen one */
+export function listen(onChosen) {
+  chosen = onChosen;
   let depth = 0; // of elements that the drag is over: each has its own enter and leave
   const over = event => event.dataTransfer?.types.includes('Files');
   const mark = by => {

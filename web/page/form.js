@@ -42,18 +42,16 @@ export function listModels() {
 /** Sets the controls. @param {Partial<Request>} request */
 export function write(request) {
   Object.assign(wanted, request);
-  const spec = specs.find(s => s.name === wanted.model) ?? chosen();
-  if (spec) {
-    $('model').value = spec.name;
-    showModel(spec);
-  }
   $('seed').value = wanted.seed;
   $('steps').value = wanted.steps;
   $('guidance').max = Math.max(6, wanted.guidance ?? 0);
   $('guidance').value = wanted.guidance;
   $('count').value = wanted.count;
   $('seed').setCustomValidity('');
-  explain();
+  const spec = specs.find(s => s.name === wanted.model) ?? chosen();
+  if (!spec) return;
+  $('model').value = spec.name;
+  showModel(spec);
 }
 
 /** The controls for this model; again when more is known of it. @param {Spec} spec */
@@ -62,6 +60,7 @@ export function showModel(spec) {
   shown = spec;
   $('guidance-field').hidden = spec.nullLabel === null;
   $('steps').max = Math.min(spec.trainSteps, 1000);
+  if ($('steps').validity.rangeOverflow) $('steps').value = $('steps').max;
   if (!same) showClasses(spec);
   chooseLabel(wanted.label);
   showSamplers(spec.info?.samplers ?? ['default']);
@@ -130,6 +129,15 @@ function showSamplers(names) {
 function explain() {
   $('guidance-value').value = $('guidance').value;
   $('sampler-hint').textContent = SAMPLERS[$('sampler').value] ?? '';
+}
+
+/** Sentences on what was asked for and the model, as far as it is known, does not have. @returns {string[]} */
+export function unmet(spec, { label, sampler }) {
+  const known = spec.labels !== undefined, samplers = spec.info?.samplers, out = [];
+  if (known && label !== undefined && label >= spec.classes)
+    out.push(spec.classes ? `${spec.name} has no class ${label}, only 0 to ${spec.classes - 1}` : `${spec.name} takes no class`);
+  if (sampler && samplers && !samplers.includes(sampler)) out.push(`There is no sampler ${sampler}`);
+  return out;
 }
 
 /** What the controls say, without what the model does not have; for a field that makes no sense, what it said before.

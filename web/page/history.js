@@ -31,7 +31,7 @@ export function remember(drawing) {
     bytes += bytesOf(drawings[i]);
     if (i && (i >= MOST || bytes > MOST_BYTES)) forget(i--);
   }
-  $('history-field').hidden = drawings.length < 2; // what is on the easel needs no thumbnail
+  $('history-field').hidden = false;
   mark(drawing);
 }
 

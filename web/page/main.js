@@ -25,8 +25,9 @@ function start() {
       complaints.push(`This site has no model ${request.model.slice(0, 80)}; another one draws`);
     form.write(request);
     about();
+    complaints.push(...form.unmet(form.chosen(), request));
     draw('replace');
-    note(complaints.map(text => `${text}.`).join(' '));
+    note(...complaints);
   });
 }
 
@@ -42,7 +43,8 @@ function about() {
 
 $('no-server').remove();
 $('main').hidden = false;
-for (const part of [compare, drop, form, panel, save]) part.listen();
+for (const part of [compare, form, panel, save]) part.listen();
+drop.listen(about);
 quantize.listen(drop.openFile);
 history.listen(
   drawing => {

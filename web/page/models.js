@@ -25,8 +25,8 @@ export const opened = spec => (slot?.spec === spec ? slot.model : undefined);
  */
 export async function open(spec, signal) {
   if (slot?.spec !== spec) {
-    await close();
-    slot = begin(spec);
+    const gone = close(); // its memory first
+    slot = begin(spec, gone);
   }
   if (!slot.model) {
     show('loading');
@@ -35,19 +35,20 @@ export async function open(spec, signal) {
   return unlessAborted(slot.loaded, signal);
 }
 
-/** @param {Spec} spec @returns {Slot} */
-function begin(spec) {
+/** @param {Spec} spec @param {Promise<void>} gone settles when there is room @returns {Slot} */
+function begin(spec, gone) {
   const control = new AbortController();
   /** @type {any} */
   const mine = { spec, control };
-  mine.loaded = load(spec.source, {
+  const options = {
     signal: control.signal,
     integrity: isSecureContext ? spec.sha256 : undefined, // elsewhere browsers compute no hashes
     onProgress({ loaded, total }) {
       if (mine === slot && total) progress(loaded / total, `${megabytes(loaded)} of ${megabytes(total)}`);
     },
     onWarning: error => note(error.message),
-  }).then(
+  };
+  mine.loaded = gone.then(() => load(spec.source, options)).then(
     model => {
       if (mine !== slot) {
         model.dispose();

@@ -3,7 +3,6 @@ import { detect } from '../js/index.js';
 import { $, megabytes, perStep, say } from './dom.js';
 import { addressOf } from './address.js';
 import * as form from './form.js';
-import { opened } from './models.js';
 import { bitsInWords, isFloat } from './site.js';
 
 /** @param {number} ms of a step, the median @param {number} memory bytes */
@@ -23,7 +22,7 @@ export function showModel(spec) {
 }
 
 async function report() {
-  const spec = form.chosen(), model = spec && opened(spec), info = model?.info;
+  const spec = form.chosen(), info = spec?.info;
   const features = await detect();
   const lines = {
     page: location.origin + location.pathname,

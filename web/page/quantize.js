@@ -15,7 +15,7 @@ const PHASES = {
   write: 'Writing the file',
 };
 /** Shares of the time, about; as measured with the teacher of the fashion models. */
-const SHARES = { load: 0.02, lora: 0.01, calibrate: 0.62, quantize: 0.34, write: 0.01 };
+const SHARES = { load: 0.02, lora: 0.01, calibrate: 0.69, quantize: 0.27, write: 0.01 };
 
 /** @type {Spec | undefined} the float model */
 let teacher;
@@ -45,6 +45,12 @@ export function offerLora(files) {
   if (!teacher) say(`${files.map(f => f.name).join(', ')}: open the float model that it is for, then quantize both.`);
 }
 
+/** Of the whole work. @param {import('../js/index.js').QuantizeProgress} now */
+function fractionOf({ phase, done, total }) {
+  const names = Object.keys(SHARES), before = names.slice(0, names.indexOf(phase));
+  return before.reduce((sum, name) => sum + SHARES[name], total ? (SHARES[phase] * done) / total : 0);
+}
+
 function start(event) {
   event.preventDefault();
   const spec = /** @type {Spec} */ (teacher);
@@ -53,17 +59,17 @@ function start(event) {
     show('drawing');
     const begun = performance.now();
     let phase = '';
-    const blob = await quantize(/** @type {Blob} */ (spec.source), {
-      wbits, abits, signal,
-      lora: loras.map(file => ({ blob: file, name: file.name })),
-      onProgress(p) {
-        if (p.phase !== phase) say(`${PHASES[(phase = p.phase)]} …`);
-        const before = Object.keys(SHARES).slice(0, Object.keys(SHARES).indexOf(phase));
-        const done = before.reduce((sum, name) => sum + SHARES[name], p.total ? (SHARES[phase] * p.done) / p.total : 0);
-        progress(done, timeLeft(begun, done));
-      },
-    });
-    made = { blob, name: `${spec.name.replace(/-f(16|32)$/, '')}-w${wbits}a${abits}` };
+    const onProgress = p => {
+      if (p.phase !== phase) say(`${PHASES[(phase = p.phase)]} …`);
+      const done = fractionOf(p), left = timeLeft(begun, done);
+      progress(done, left);
+      $('quantized').textContent = `${PHASES[phase]} … ${left}`;
+    };
+    const lora = loras.map(file => ({ blob: file, name: file.name }));
+    const blob = await quantize(/** @type {Blob} */ (spec.source), { wbits, abits, lora, signal, onProgress }).finally(
+      () => ($('quantized').textContent = ''),
+    );
+    made = { blob, name: `${spec.name.replace(/(-f(16|32))?( \(\d+\))?$/, '')}-w${wbits}a${abits}` };
     const share = Math.round((100 * blob.size) / spec.bytes);
     $('quantized').textContent = `${made.name}: ${megabytes(blob.size)} instead of ${megabytes(spec.bytes)}, ` +
       `${share} % of it, made in ${seconds(performance.now() - begun)}.`;

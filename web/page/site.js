@@ -64,17 +64,14 @@ export async function readSite() {
     throw problem('This site has no model: open a file of your own, or make the site with "bitbrush site MODEL…"');
 }
 
-/** A file of the visitor. @param {Blob} blob @param {string} name */
-export function addLocal(blob, name) {
+/** For a file of the visitor, under a name that is free. @param {Blob} blob @param {string} name @returns {Spec} */
+export function localSpec(blob, name) {
   let free = name;
   for (let i = 2; specs.some(s => s.name === free); i++) free = `${name} (${i})`;
-  /** @type {Spec} */
-  const spec = {
+  return {
     name: free, source: blob, bytes: blob.size, bits: '', group: '', width: 32, height: 32, trainSteps: 1000,
     nullLabel: null, labels: undefined, classes: 0, local: true,
   };
-  specs.push(spec);
-  return spec;
 }
 
 /** The file itself knows best. @param {Spec} spec @param {import('../js/index.js').ModelInfo} info */
@@ -94,7 +91,10 @@ function bitsOf({ bits, metadata }) {
 
 export const isFloat = spec => /^f(16|32)$/.test(spec.bits);
 export const bitsInWords = ({ bits }) => bits.replace(/^f(?=\d+$)/, 'float');
-export const inWords = spec => [spec.name, spec.bytes && megabytes(spec.bytes)].filter(Boolean).join(', ');
+export function inWords(spec) {
+  const bits = spec.name.toLowerCase().includes(spec.bits.toLowerCase()) ? '' : bitsInWords(spec);
+  return [spec.name, bits, spec.bytes && megabytes(spec.bytes)].filter(Boolean).join(', ');
+}
 
 /** Models of the same teacher, those of more bits first. @param {Spec} spec */
 export function family(spec) {
