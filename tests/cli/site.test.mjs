@@ -252,6 +252,17 @@ test('an empty folder, and one with hidden files only, may become a site', () =>
   site(out, tiny, '--no-pictures');
   assert.ok(existsSync(join(out, '.git/config')) && existsSync(join(out, 'site.json')));
   assert.deepEqual(listOf(out), { title: 'Bitbrush', isolate: false, models: [entry(tiny, 'tiny')] });
+  const own = put(folder(), { '.htaccess': 'mine' });
+  refused(FAILED, [/\.htaccess/, /move it away/], ['site', tiny, '-o', own, '--page', page, '--no-pictures', '--quiet'], own);
+});
+
+test("a killed run's folder is known as ours, and the next run tidies it", () => {
+  const out = put(folder(), { 'index.html': 'new', 'js/er.js.tmp.77': 'x', 'site.json.tmp.77': '{', '.htaccess': '' });
+  site(out, tiny, '--no-pictures');
+  put(out, { 'site.json.tmp.8': 'x', 'models/tiny.safetensors.tmp.9': 'x', 'mine.tmp.1': 'x', 'index.html.tmp.x': 'x' });
+  site(out, tiny, '--no-pictures');
+  const left = Object.keys(tree(out)).filter(name => name.includes('.tmp'));
+  assert.deepEqual(left.sort(), ['index.html.tmp.x', 'js/er.js.tmp.77', 'mine.tmp.1'], 'names that are none of ours');
 });
 
 /** Runs until `when(text on stderr)`, then a signal; the exit code. */

@@ -124,9 +124,8 @@ static bb_status add_parts(bb_site *s, const bb_site_model *m, bb_error *err)
     char name[BB_SITE_NAME + 40];
     const bb_file *file = &m->host.file;
     for (size_t at = 0, part = 0; at < file->size; at += (size_t)s->split, part++) {
-        size_t bytes = file->size - at < s->split ? file->size - at : (size_t)s->split;
         snprintf(name, sizeof name, "models/%s.safetensors.%03zu", m->name, part);
-        BB_TRY(bb_site_add_file(s, name, file->data + at, bytes, NULL, NULL, err));
+        BB_TRY(bb_site_add_file(s, name, file->data + at, bb_site_part(s, m, at), NULL, NULL, err));
     }
     return bb_site_add_parts_list(s, m, err);
 }
@@ -163,7 +162,8 @@ static bb_status write_all(bb_site *s, bb_error *err)
     bool kept;
     size_t total = 0, done = 0, below = strlen(s->out);
     for (uint32_t i = 0; i < s->n_files; i++) total += s->files[i].n;
-    bb_progress progress = bb_progress_start("copying (kB)", total / 1000, s->quiet);
+    bb_progress progress = bb_progress_start("copying (kB)", total / 1000 + 1, s->quiet);
+    BB_TRY(bb_site_old_check_hidden(s, err));
     BB_TRY(bb_batch_folder(s->out, err));
     for (uint32_t i = 0; i < s->n_files; i++) {
         const bb_site_file *f = &s->files[i];
@@ -175,6 +175,7 @@ static bb_status write_all(bb_site *s, bb_error *err)
         done += f->n;
         bb_progress_step(&progress, done / 1000);
     }
+    bb_progress_step(&progress, progress.total);
     return bb_site_old_doom(s, err);
 }
 

@@ -108,7 +108,7 @@ bb_status bb_site_add_parts_list(bb_site *s, const bb_site_model *m, bb_error *e
     if (f) {
         fprintf(f, "{\n  \"bytes\": %zu,\n  \"sha256\": \"%s\",\n  \"parts\": [", file->size, m->sha256);
         for (size_t at = 0, part = 0; at < file->size; at += (size_t)s->split, part++) {
-            size_t bytes = file->size - at < s->split ? file->size - at : (size_t)s->split;
+            const size_t bytes = bb_site_part(s, m, at);
             bb_sha256(file->data + at, bytes, sha256);
             fprintf(f, "%s\n    {\n      \"file\": \"%s.safetensors.%03zu\",\n      \"bytes\": %zu,\n", part ? "," : "",
                     m->name, part, bytes);

@@ -73,6 +73,11 @@ bb_status bb_site_add_model(bb_site *s, const char *path, bb_error *err)
 
 bool bb_site_is_split(const bb_site *s, const bb_site_model *m) { return s->split && m->host.file.size > s->split; }
 
+size_t bb_site_part(const bb_site *s, const bb_site_model *m, size_t at)
+{
+    return m->host.file.size - at < s->split ? m->host.file.size - at : (size_t)s->split;
+}
+
 void bb_site_bits(const bb_site_model *m, char *out, size_t size)
 {
     const bb_info *info = &m->host.model->pack.info;

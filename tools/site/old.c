@@ -29,18 +29,18 @@ static bb_status foreign(const bb_site *s, const char *why, bb_error *err)
 
 /* Hidden files are a repository's or the system's, and nobody's site. A site.json that a killed run has left under its
  * temporary name shows that the rest is ours. */
-static bb_status check_empty(const bb_site *s, bb_error *err)
+static bb_status check_empty(bb_site *s, bb_error *err)
 {
-    bool found = false, unfinished = false;
+    bool found = false;
     size_t n;
     DIR *d = opendir(s->out);
     if (!d) return bb_fail(err, BB_ERR_ARGUMENT, "%s: cannot open: %s", s->out, strerror(errno));
     for (const struct dirent *e; (e = readdir(d));) {
         found |= e->d_name[0] != '.';
-        unfinished |= is_temporary(e->d_name, &n) && n == 9 && memcmp(e->d_name, "site.json", n) == 0;
+        s->old.unfinished |= is_temporary(e->d_name, &n) && n == 9 && memcmp(e->d_name, "site.json", n) == 0;
     }
     closedir(d);
-    return found && !unfinished ? foreign(s, "has files, but no site.json", err) : BB_OK;
+    return found && !s->old.unfinished ? foreign(s, "has files, but no site.json", err) : BB_OK;
 }
 
 static bb_status parse(bb_json *json, const bb_file *f, void **tokens)
@@ -65,6 +65,16 @@ bb_status bb_site_old_read(bb_site *s, bb_error *err)
     if (status == BB_ERR_SPACE) return bb_fail(err, status, "%s: out of memory", path);
     if (status < 0 || !bb_json_is_array(&old->json, bb_json_member(&old->json, 0, "models")))
         return foreign(s, "has a site.json that bitbrush did not write", err);
+    return BB_OK;
+}
+
+bb_status bb_site_old_check_hidden(const bb_site *s, bb_error *err)
+{
+    char path[4096];
+    for (uint32_t i = 0; i < s->n_files && !s->old.json.text && !s->old.unfinished; i++)
+        if (s->files[i].name[0] == '.' && bb_path_join(path, sizeof path, s->out, s->files[i].name) &&
+            bb_path_exists(path))
+            return bb_fail(err, BB_ERR_ARGUMENT, "%s: is there already, and a site has one of its own; move it away", path);
     return BB_OK;
 }
 

@@ -34,6 +34,7 @@ typedef struct bb_site_old {
     bb_file file;
     void *tokens;
     bb_json json; /* empty if there is none */
+    bool unfinished; /* there is none, but what is there is a killed run's */
     char **doomed; uint32_t n_doomed; /* paths of files that the new site has no use for */
 } bb_site_old;
 
@@ -54,11 +55,15 @@ typedef struct bb_site {
 /* Opens and checks a model, and gives it the name of its file. */
 bb_status bb_site_add_model(bb_site *s, const char *path, bb_error *err);
 bool bb_site_is_split(const bb_site *s, const bb_site_model *m);
+/* Bytes of the part that begins at this byte of a split model. */
+size_t bb_site_part(const bb_site *s, const bb_site_model *m, size_t at);
 /* "W4A8", "f16", "4.2 bit"; cut to size. */
 void bb_site_bits(const bb_site_model *m, char *out, size_t size);
 
 /* Reads what is there. A folder that holds something, but no site of ours, is refused. */
 bb_status bb_site_old_read(bb_site *s, bb_error *err);
+/* Before a folder becomes a site: none of the hidden files that it may hold is one of the files to be. */
+bb_status bb_site_old_check_hidden(const bb_site *s, bb_error *err);
 /* Whether the site has the strip that this model would draw. */
 bool bb_site_old_has_strip(const bb_site *s, const bb_site_model *m);
 /* Finds the files of models that site.json listed and that are none of the files to be; sweep removes them, and what
