@@ -26,11 +26,32 @@ async function works(dist) {
   assert.equal(await served([dist, folder], address => draws(address, 'threads'), { isolate: true }), threads);
 }
 
+const [tag] = examples(HEADING, 'html');
+const withElement = `import 'bitbrush/element';
+document.body.innerHTML = ${JSON.stringify(tag.trim())};
+const element = document.querySelector('bitbrush-canvas');
+element.addEventListener('draw', ({ detail: { data, width, height } }) => {
+  element.outerHTML = '<canvas></canvas>';
+  const canvas = document.querySelector('canvas');
+  [canvas.width, canvas.height] = [width, height];
+  canvas.getContext('2d').putImageData(new ImageData(data, width), 0, 0);
+  globalThis.done = true;
+});
+`;
+
 test('Vite, built', async () => {
   const { build } = await import('vite');
   const root = example('vite', { 'index.html': page('/app.js'), 'vite.config.js': viteConfig });
   await build({ root, logLevel: 'warn' });
   await works(join(root, 'dist'));
+});
+
+test('the element, by Vite', async () => {
+  const { build } = await import('vite');
+  const root = join(folder, 'element');
+  write(root, { 'index.html': page('/app.js'), 'app.js': withElement });
+  await build({ root, logLevel: 'warn' });
+  await served([join(root, 'dist'), folder], address => draws(address));
 });
 
 test('Vite, its development server', async () => {

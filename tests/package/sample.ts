@@ -1,5 +1,6 @@
 /** A small gallery as someone would write it with the package; it is only compiled. */
 import { BitbrushError, detect, evict, load, quantize } from 'bitbrush';
+import { BitbrushCanvas } from 'bitbrush/element';
 import type { DrawRequest, ErrorCode, LoadOptions, Model, ModelInfo, Picture, Preview, Progress, Step } from 'bitbrush';
 import type { DotWay, Features, GenerateOptions, LoraFile, QuantizeOptions, QuantizeProgress, SamplerName } from 'bitbrush';
 
@@ -59,6 +60,11 @@ try {
     document.querySelector('a')!.href = URL.createObjectURL(file);
   }
   show(canvas, await model.draw({ ...picture?.request, steps: 4 }));
+  BitbrushCanvas.loadOptions = { threads: 1 };
+  const element = document.createElement('bitbrush-canvas');
+  element.label = 'Ankle boot';
+  element.addEventListener('step', ({ detail: { index } }) => say(`step ${index}`));
+  document.body.append(element, new BitbrushCanvas());
 } catch (error) {
   say(explain(error));
   if (await evict(address)) say('Forgot the copy; reload the page.');

@@ -32,6 +32,8 @@ test('the library is as strict as its types', () => {
   assert.equal(complaints({ allowJs: true, checkJs: true }, { files: files.map(name => join(library, name)) }), '');
 });
 
+const BY_LOOP = "'BitbrushCanvas'"; // defines properties in a loop, which the compiler does not follow
+
 test('scripts export what their declarations say', () => {
   const folder = temporary(),
     names = readdirSync(library);
@@ -43,7 +45,7 @@ test('scripts export what their declarations say', () => {
     write(folder, { [declared.includes(name) ? `script-${name}` : name]: text });
   }
   const check = (name, i) => `import * as script${i} from './script-${name}';
-    const check${i}: typeof import('./${name}') = script${i};
+    const check${i}: Omit<typeof import('./${name}'), ${BY_LOOP}> = script${i};
     const back${i}: Record<keyof typeof script${i}, unknown> = null! as typeof import('./${name}');\n`;
   write(folder, { 'check.ts': declared.map(check).join('') });
   assert.equal(complaints({ allowJs: true, checkJs: true }, { files: ['check.ts'] }, folder), '');
