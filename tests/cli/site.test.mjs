@@ -224,6 +224,8 @@ test('bad requests: what is wrong, what to do, and no file written', () => {
     [USAGE, /-o/, [tiny, '-o', '']],
     [USAGE, [/--split 1Q/, /0 = never/], [tiny, ...to, '--split', '1Q']],
     [USAGE, /--split 1023/, [tiny, ...to, '--split', '1023']],
+    [USAGE, /--split 17179869185G/, [tiny, ...to, '--split', '17179869185G']],
+    [USAGE, /--split 99999999999999999999/, [tiny, ...to, '--split', '99999999999999999999']],
     [USAGE, /--split -1/, [tiny, ...to, '--split', '-1']],
     [USAGE, [/--split/, /1000 parts/], [model, ...to, '--split', '1K']],
     [USAGE, /--title/, [tiny, ...to, '--title', 'two\nlines']],

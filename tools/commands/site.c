@@ -13,13 +13,14 @@ static bool parse_split(const char *text, uint64_t *out)
 {
     const uint64_t least = 1 << 10, most = (uint64_t)1 << 40;
     char *end;
-    uint64_t n = *text >= '0' && *text <= '9' ? strtoull(text, &end, 10) : 0, shift = 0;
-    if (*text < '0' || *text > '9' || n > most) return false;
+    if (*text < '0' || *text > '9') return false;
+    uint64_t n = strtoull(text, &end, 10), shift = 0;
     if (*end == 'K' || *end == 'k') shift = 10, end++;
     else if (*end == 'M' || *end == 'm') shift = 20, end++;
     else if (*end == 'G' || *end == 'g') shift = 30, end++;
+    if (*end || n > most >> shift) return false;
     *out = n << shift;
-    return !*end && (n == 0 || (*out >= least && *out <= most));
+    return n == 0 || *out >= least;
 }
 
 static bool valid_utf8(const char *text)
