@@ -77,7 +77,7 @@ test('a newer list: only the parts that changed are fetched, the old ones go', a
   assert.equal((await tab.caches.keys()).length, 5);
   assert.equal((await load({ sha256: listOf(parts).sha256 })).loaded, file.length);
   assert.deepEqual(got, []);
-  await rejects(load({ sha256: whole }), 'integrity', /m\.parts\.json: lists parts of a model whose sha256 is .*integrity/);
+  await rejects(load({ sha256: whole }), 'integrity', /lists parts of a model whose sha256 .*integrity/);
   assert.deepEqual(got, ['m.parts.json'], 'asked once more, in case the copy is old');
 });
 
@@ -86,7 +86,7 @@ test('a part that is not what the list says', async () => {
   const wrong = Buffer.from(pieces[2]);
   wrong[7] ^= 1;
   files.set('m.2', wrong);
-  await rejects(load(), 'integrity', /dir\/m\.2: its sha256 is .*, not what .*m\.parts\.json says; upload all of them again/);
+  await rejects(load(), 'integrity', /dir\/m\.2: its sha256 is .*, not what .*m\.parts\.json says; upload all/);
   assert.deepEqual(got, names.slice(0, 4));
   files.set('m.2', pieces[2]);
   assert.equal((await load()).sha256, whole);
@@ -108,14 +108,15 @@ test('parts that are shorter, longer, missing', async () => {
 
 test('whose parts are another length than the header says', async () => {
   const short = await split(listOf(pieces.slice(0, 3)));
-  await rejects(short.load(), 'corrupt', new RegExp(`its parts have 2300000 bytes, the model's header says ${file.length}`));
+  await rejects(short.load(), 'corrupt', new RegExp(`parts have 2300000 bytes, the model's header says ${file.length}`));
   const tiny = await split(listOf(pieces.slice(0, 2).map(p => p.subarray(0, 100))));
   await rejects(tiny.load(), 'corrupt', /longer than|header/);
 });
 
 test('lists that are none', async () => {
   const list = listOf();
-  const bad = (change, part = {}) => ({ ...list, ...change, parts: change.parts ?? [{ ...list.parts[0], ...part }, ...list.parts.slice(1)] });
+  const [first, ...rest] = list.parts;
+  const bad = (change, part = {}) => ({ ...list, parts: [{ ...first, ...part }, ...rest], ...change });
   for (const [text, what] of [
     ['<!doctype html>', /a web page \(HTML\), not a list of parts/],
     ['{', /not JSON/],
@@ -155,7 +156,7 @@ test('parts that the caller lists: Blobs, addresses, both', async () => {
     await model.dispose();
   }
   assert.deepEqual(got, ['m.0', 'm.1', 'm.2', 'm.3', 'm.1', 'm.2']);
-  await rejects(load([blob(0), blob(1), blob(2)]), 'corrupt', /the model in parts: the file is cut short after 2300000 of/);
+  await rejects(load([blob(0), blob(1), blob(2)]), 'corrupt', /model in parts: the file is cut short after 2300000/);
   await rejects(load([blob(0), blob(2)]), 'magic', /./);
   await rejects(load([part(0), new URL('none', url)]), 'network', /\/none: the server answered 404/);
   await rejects(load([]), 'arg', /a list of no parts/);

@@ -128,7 +128,7 @@ test('gives up when starting over brings no more than before', async () => {
 
 test('a reply that ends in good order, too early', async () => {
   const at = await hostOf((ask, reply) => reply.end(file.subarray(0, half)));
-  await rejects(fill({ url: at.url }), 'network', new RegExp(`the download stopped after ${half} of ${file.length} bytes`));
+  await rejects(fill({ url: at.url }), 'network', new RegExp(`stopped after ${half} of ${file.length} bytes`));
 });
 
 test('an empty reply, and one that is too short for a model', async () => {

@@ -25,7 +25,7 @@ export function digitsOf(integrity) {
   if (!canHash())
     throw new BitbrushError(
       'unsupported',
-      'integrity needs https or localhost: elsewhere browsers compute no SHA-256; serve the page from there, or leave it out',
+      'integrity needs https or localhost: elsewhere browsers compute no SHA-256; serve it there, or leave it out',
     );
   return digits.toLowerCase();
 }

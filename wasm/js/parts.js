@@ -108,7 +108,8 @@ export class Split {
       sha256,
       fill: again => download.into(sink, () => end, anew || again),
       drop: () => download.drop(),
-      refusal: found => `${download.name}: its sha256 is ${found}, not what ${this.name} says; upload all of them again`,
+      refusal: found =>
+        `${download.name}: its sha256 is ${found}, not what ${this.name} says; upload all of them again`,
     });
     await download.keep();
     return cached;
