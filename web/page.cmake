@@ -1,6 +1,7 @@
 # Stages the shell of every site: cmake -DSOURCE=repo "-DMODULES=….wasm;…" -DPAGE=folder -P page.cmake
-# Plain copies of web/, of the library and of the modules; the folder then holds these and nothing else.
+# Copies of web/, of the library and of the modules; the folder then holds these and nothing else.
 
+include(${CMAKE_CURRENT_LIST_DIR}/script.cmake)
 file(MAKE_DIRECTORY ${PAGE})
 set(staged "")
 
@@ -11,7 +12,11 @@ function(stage folder)
     cmake_path(APPEND folder ${name} OUTPUT_VARIABLE to)
     cmake_path(GET to PARENT_PATH parent)
     file(MAKE_DIRECTORY ${PAGE}/${parent})
-    file(COPY_FILE ${from} ${PAGE}/${to} ONLY_IF_DIFFERENT)
+    if(name MATCHES "\\.js$")
+      copy_script(${from} ${PAGE}/${to})
+    else()
+      file(COPY_FILE ${from} ${PAGE}/${to} ONLY_IF_DIFFERENT)
+    endif()
     list(APPEND staged ${to})
   endforeach()
   set(staged ${staged} PARENT_SCOPE)

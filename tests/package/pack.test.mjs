@@ -1,10 +1,10 @@
 /** The tarball: what is in it, how large it is, where its names lead, and that it draws in Node. */
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { decodePng, native } from '../js/common.mjs';
-import { examples, modelPath, pack, project, request, run, staged, temporary, write } from './common.mjs';
+import { examples, modelPath, pack, project, repo, request, run, staged, temporary, write } from './common.mjs';
 
 const LIMIT = 160e3; // bytes of the tarball
 const about = JSON.parse(readFileSync(join(staged, 'package.json'), 'utf8'));
@@ -30,8 +30,18 @@ test('the tarball is small', { todo: 'the modules are being made smaller' }, () 
   assert.ok(bytes <= LIMIT, `${bytes} bytes are more than ${LIMIT}`);
 });
 
+test('the scripts are those of the source, without comments', async () => {
+  const { transformSync } = await import('esbuild');
+  const program = path => transformSync(readFileSync(path, 'utf8'), { minifyWhitespace: true }).code;
+  for (const [source, copy] of [['wasm/js', 'js'], ['web/page', 'shell/page']])
+    for (const name of readdirSync(join(repo, source)).filter(file => file.endsWith('.js'))) {
+      assert.equal(program(join(staged, copy, name)), program(join(repo, source, name)), name);
+      assert.doesNotMatch(readFileSync(join(staged, copy, name), 'utf8'), /\/\*\*/, name);
+    }
+});
+
 test('package.json: no dependencies, types first, every name leads to a file', () => {
-  const version = /project\(bitbrush VERSION ([\d.]+)/.exec(readFileSync('CMakeLists.txt', 'utf8'))[1];
+  const version = /project\(bitbrush VERSION ([\d.]+)/.exec(readFileSync(join(repo, 'CMakeLists.txt'), 'utf8'))[1];
   assert.equal(about.version, version);
   assert.equal(about.type, 'module');
   for (const kind of ['dependencies', 'peerDependencies', 'optionalDependencies', 'scripts', 'private'])
@@ -75,6 +85,8 @@ test('the example for Node draws what the native tool draws', () => {
 
 test('bitbrush/node: what is a path, and what is said of one that leads nowhere', () => {
   const said = node(`
+    import { createHash } from 'node:crypto';
+    import { readFile, writeFile } from 'node:fs/promises';
     import { pathToFileURL } from 'node:url';
     import { load } from 'bitbrush/node';
     const path = 'models/fashion-w4a8.safetensors';
@@ -84,10 +96,24 @@ test('bitbrush/node: what is a path, and what is said of one that leads nowhere'
       console.log(model.info.width);
       await model.dispose();
     }
+    const bytes = await readFile(path);
+    const parts = [bytes.subarray(0, 1e6), bytes.subarray(1e6)];
+    const hash = part => createHash('sha256').update(part).digest('hex');
+    const listed = parts.map((part, i) => ({ file: 'm.' + i, bytes: part.length, sha256: hash(part) }));
+    await Promise.all(parts.map((part, i) => writeFile('m.' + i, part)));
+    await writeFile('m.parts.json', JSON.stringify({ bytes: bytes.length, sha256: hash(bytes), parts: listed }));
+    for (const from of ['m.parts.json', ['m.0', pathToFileURL('m.1')]]) {
+      const model = await load(from);
+      console.log(model.info.bytes === bytes.length);
+      await model.dispose();
+    }
+    await writeFile('m.1', parts[1].fill(0, 1e6));
+    await load('m.parts.json').catch(error => console.log(error.code));
     for (const [from, options] of [['nowhere.safetensors'], ['models'], [path, { wasm: 'nowhere.wasm' }]])
       await load(from, options).catch(error => console.log(error.code, error.message));`);
   const lines = said.trim().split('\n');
   assert.deepEqual(lines.slice(0, 3), ['32', '32', '32']);
+  assert.deepEqual(lines.splice(3, 3), ['true', 'true', 'integrity']);
   assert.match(lines[3], /^arg nowhere\.safetensors cannot be read: ENOENT/);
   assert.match(lines[4], /^arg models is not a file/);
   assert.match(lines[5], /^worker cannot start file:.*nowhere\.wasm/);

@@ -4,14 +4,15 @@ import { stat } from 'node:fs/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { BitbrushError } from './errors.js';
 import * as library from './index.js';
+import { checkList } from './parts.js';
 
 export * from './index.js';
 
 /** @type {typeof library.load} */
-export const load = async (from, options) => library.load(await opened(from), located(options));
+export const load = async (from, options) => library.load(...(await opened(from, options)));
 
 /** @type {typeof library.quantize} */
-export const quantize = async (from, options) => library.quantize(await opened(from), located(options));
+export const quantize = async (from, options) => library.quantize(...(await opened(from, options)));
 
 /** A file's path, if it is one or a file: URL. @param {unknown} from */
 function pathOf(from) {
@@ -22,16 +23,27 @@ function pathOf(from) {
 }
 
 /**
- * Files in place of their paths; all else as it is.
+ * A model and options with files in place of their paths; all else as it is.
  * @template T
+ * @template {Located | undefined} O
  * @param {T} from
- * @returns {Promise<T>}
+ * @param {O} options
+ * @returns {Promise<[T, O]>}
  */
-async function opened(from) {
-  if (Array.isArray(from)) return /** @type {any} */ (Promise.all(from.map(opened)));
+async function opened(from, options) {
   const path = pathOf(from);
-  return path === undefined ? from : /** @type {any} */ (fileOf(path));
+  if (!path?.endsWith('.parts.json'))
+    return [/** @type {any} */ (await (Array.isArray(from) ? Promise.all(from.map(file)) : file(from))), located(options)];
+  const { parts, sha256 } = checkList(await (await fileOf(path)).text(), pathToFileURL(path).href);
+  const files = await Promise.all(parts.map(({ url }) => file(url)));
+  return [/** @type {any} */ (files), /** @type {any} */ (located({ integrity: sha256, ...options }))];
 }
+
+/** @param {unknown} from */
+const file = from => {
+  const path = pathOf(from);
+  return path === undefined ? from : fileOf(path);
+};
 
 /** @param {string} path */
 async function fileOf(path) {
@@ -42,9 +54,10 @@ async function fileOf(path) {
   return Object.assign(await openAsBlob(path), { name: path }); // for messages
 }
 
+/** @typedef {{ wasm?: string | URL, worker?: string | URL, integrity?: string }} Located */
 /**
  * Options with URLs in place of paths.
- * @template {{ wasm?: string | URL, worker?: string | URL } | undefined} T
+ * @template {Located | undefined} T
  * @param {T} options
  * @returns {T}
  */

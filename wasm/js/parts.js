@@ -225,7 +225,7 @@ class Text {
  * @param {string} url
  * @returns {PartList}
  */
-function checkList(text, url) {
+export function checkList(text, url) {
   let list;
   try {
     list = JSON.parse(text);

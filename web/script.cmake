@@ -1,0 +1,21 @@
+# copy_script(FROM TO): a script as visitors get it, without comments, which are a quarter of what would be sent; those that
+# bundlers read, /* … */ with one star, stay. A test compares the programs.
+function(copy_script from to)
+  file(READ ${from} text)
+  set(text "\n${text}")
+  set(before "")
+  while(NOT "${text}" STREQUAL "${before}") # of two in a row, the first to go takes the line break of the second along
+    set(before "${text}")
+    string(REGEX REPLACE "\n[ \t]*/\\*\\*([^*]|\\*+[^*/])*\\*+/[ \t]*\n" "\n" text "${text}")
+  endwhile()
+  string(REGEX REPLACE "\n[ \t]*//[^\n]*" "" text "${text}")
+  string(REGEX REPLACE "[ \t]+// [^\n]*" "" text "${text}")
+  string(REGEX REPLACE "/\\*\\*[^*\n]*\\*/ ?" "" text "${text}")
+  string(REGEX REPLACE "^\n+" "" text "${text}")
+  if(EXISTS ${to})
+    file(READ ${to} before)
+  endif()
+  if(NOT "${text}" STREQUAL "${before}")
+    file(WRITE ${to} "${text}")
+  endif()
+endfunction()
