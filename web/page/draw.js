@@ -79,7 +79,7 @@ async function drawAll(model, spec, request, signal) {
       if (picture) addToStrip(picture, step);
       const done = (i + (step.index + 1) / step.total) / count;
       progress(done, timeLeft(begun, done));
-      panel.showFigures(median(times), step.memoryBytes);
+      panel.showFigures(spec, median(times), step.memoryBytes);
       if (step.image) await finish(drawing, model, step.image);
     }
   }

@@ -80,8 +80,5 @@ $('cancel').addEventListener('click', () => {
   stopLoading();
 });
 $('retry').addEventListener('click', again);
-addEventListener('pageshow', event => {
-  if (event.persisted && busy()) again(); // the browser froze the page in the middle of it
-});
 
 start();

@@ -5,20 +5,27 @@ import { addressOf } from './address.js';
 import * as form from './form.js';
 import { bitsInWords, isFloat } from './site.js';
 
-/** @param {number} ms of a step, the median @param {number} memory bytes */
-export function showFigures(ms, memory) {
+/** @typedef {import('./site.js').Spec} Spec */
+
+/** Of the last drawing by each model. @type {WeakMap<Spec, { ms: number, memory: number }>} */
+const figures = new WeakMap();
+
+/** @param {Spec} spec of the model that draws @param {number} ms of a step, the median @param {number} memory bytes */
+export function showFigures(spec, ms, memory) {
+  figures.set(spec, { ms, memory });
   $('ms').textContent = perStep(ms);
   $('memory').textContent = megabytes(memory);
 }
 
-/** @param {import('./site.js').Spec} spec of the model that was opened, or of one that is not yet */
+/** @param {Spec} spec of the model that was opened, or of one that is not yet */
 export function showModel(spec) {
-  const { info } = spec;
+  const { info } = spec, last = figures.get(spec);
   $('kernels').textContent = info?.kernels ?? '–';
   $('threads').textContent = info?.threads ?? '–';
   const mean = info && !isFloat(spec) ? `, ${Number(info.bits.toFixed(2))} bits a weight` : '';
   $('bits').textContent = info ? bitsInWords(spec) + mean : '–';
   $('ms').textContent = $('memory').textContent = '–';
+  if (last) showFigures(spec, last.ms, last.memory);
 }
 
 async function report() {
@@ -26,6 +33,7 @@ async function report() {
   const features = await detect();
   const lines = {
     page: location.origin + location.pathname,
+    version: /** @type {any} */ (document.querySelector('meta[name=version]'))?.content,
     browser: navigator.userAgent,
     cores: navigator.hardwareConcurrency,
     features: Object.entries(features).map(([name, has]) => `${name} ${has ? 'yes' : 'no'}`).join(', '),
