@@ -108,7 +108,7 @@ test('parts that are shorter, longer, missing', async () => {
 
 test('whose parts are another length than the header says', async () => {
   const short = await split(listOf(pieces.slice(0, 3)));
-  await rejects(short.load(), 'corrupt', new RegExp(`parts have 2300000 bytes, the model's header says ${file.length}`));
+  await rejects(short.load(), 'corrupt', new RegExp(`have 2300000 bytes, the model's header says ${file.length}`));
   const tiny = await split(listOf(pieces.slice(0, 2).map(p => p.subarray(0, 100))));
   await rejects(tiny.load(), 'corrupt', /longer than|header/);
 });
