@@ -1,20 +1,19 @@
 /** <bitbrush-canvas>: a model on a page. Types and documentation are in element.d.ts. */
 import { SharedModel } from './element-models.js';
+import { requestOf } from './element-request.js';
 import { View } from './element-view.js';
 import { BitbrushError } from './errors.js';
 import { textOf } from './model.js';
 import { addressOf } from './source.js';
 
-const TEXTS = ['model', 'prompt', 'seed', 'sampler'],
-  NUMBERS = ['steps', 'guidance'];
-const ATTRIBUTES = [...TEXTS, ...NUMBERS, 'label', 'autoplay'];
+const ATTRIBUTES = ['model', 'label', 'prompt', 'seed', 'steps', 'guidance', 'sampler', 'autoplay'];
 
 /** Servers that render pages may import this, too. @type {typeof HTMLElement} */
 const Base = globalThis.HTMLElement ?? class {};
 
 export class BitbrushCanvas extends Base {
   static observedAttributes = ATTRIBUTES;
-  /** @type {import('./index.js').LoadOptions} */
+  /** @type {Omit<import('./index.js').LoadOptions, 'signal' | 'onProgress'>} */
   static loadOptions = {};
 
   #internals = this.attachInternals();
@@ -54,12 +53,54 @@ export class BitbrushCanvas extends Base {
     return this.#picture;
   }
 
+  get model() {
+    return this.getAttribute('model');
+  }
+  set model(value) {
+    reflect(this, 'model', value);
+  }
+  /** @returns {number | string | null} */
   get label() {
     const text = this.getAttribute('label');
     return text !== null && /^\s*\d+\s*$/.test(text) ? Number(text) : text;
   }
+  /** @param {number | string | null | undefined} value */
   set label(value) {
     reflect(this, 'label', value);
+  }
+  get prompt() {
+    return this.getAttribute('prompt');
+  }
+  set prompt(value) {
+    reflect(this, 'prompt', value);
+  }
+  /** @returns {string | null} */
+  get seed() {
+    return this.getAttribute('seed');
+  }
+  /** @param {number | bigint | string | null | undefined} value */
+  set seed(value) {
+    reflect(this, 'seed', value);
+  }
+  get steps() {
+    return numberOf(this.getAttribute('steps'));
+  }
+  set steps(value) {
+    reflect(this, 'steps', value);
+  }
+  get guidance() {
+    return numberOf(this.getAttribute('guidance'));
+  }
+  set guidance(value) {
+    reflect(this, 'guidance', value);
+  }
+  /** @returns {string | null} */
+  get sampler() {
+    return this.getAttribute('sampler');
+  }
+  /** @param {import('./index.js').SamplerName | null | undefined} value */
+  set sampler(value) {
+    reflect(this, 'sampler', value);
   }
   get autoplay() {
     return this.hasAttribute('autoplay');
@@ -212,7 +253,7 @@ export class BitbrushCanvas extends Base {
 
   /** The model, held from now on. @param {AbortSignal} stop */
   async #open(stop) {
-    const { model: from } = /** @type {import('./element.js').BitbrushCanvas} */ (/** @type {unknown} */ (this));
+    const from = this.model;
     if (!from) throw new BitbrushError('arg', 'the attribute model is missing: give it the address of a packed model');
     const address = /** @type {string} */ (addressOf(from));
     this.#shared ??= SharedModel.hold(address, this);
@@ -292,20 +333,8 @@ export class BitbrushCanvas extends Base {
   }
 }
 
-for (const name of [...TEXTS, ...NUMBERS])
-  Object.defineProperty(BitbrushCanvas.prototype, name, {
-    /** @this {BitbrushCanvas} */
-    get() {
-      const text = this.getAttribute(name);
-      return text === null || TEXTS.includes(name) ? text : Number(text);
-    },
-    /** @this {BitbrushCanvas} @param {unknown} value */
-    set(value) {
-      reflect(this, name, value);
-    },
-    enumerable: true,
-    configurable: true,
-  });
+/** @param {string | null} text */
+const numberOf = text => (text === null ? null : Number(text));
 
 /**
  * @param {HTMLElement} element
@@ -315,50 +344,6 @@ for (const name of [...TEXTS, ...NUMBERS])
 function reflect(element, name, value) {
   if (value === null || value === undefined) element.removeAttribute(name);
   else element.setAttribute(name, String(value));
-}
-
-/**
- * The attributes as a request, with a class and a seed by chance where there are none.
- * @param {HTMLElement} element
- * @param {import('./index.js').ModelInfo} info
- */
-function requestOf(element, info) {
-  const text = (/** @type {string} */ name) => element.getAttribute(name)?.trim() || undefined;
-  const number = (/** @type {string} */ name) => {
-    const value = text(name);
-    if (value !== undefined && Number.isNaN(Number(value)))
-      throw new BitbrushError('arg', `${name}="${value}" is not a number`);
-    return value === undefined ? undefined : Number(value);
-  };
-  if (text('prompt') !== undefined)
-    throw new BitbrushError('arg', 'prompt: this model has no tokenizer and takes no text; use the attribute label');
-  const label = labelOf(text('label'), info);
-  const chance = crypto.getRandomValues(new Uint32Array(1))[0];
-  /** @type {import('./index.js').DrawRequest} */
-  const request = { label, seed: text('seed') ?? String(chance), steps: number('steps'), guidance: number('guidance') };
-  if (label !== undefined && label === info.nullLabel) request.guidance ??= 1; // guided by itself it is the same
-  request.sampler = /** @type {import('./index.js').SamplerName | undefined} */ (text('sampler'));
-  return request;
-}
-
-/**
- * @param {string | undefined} label a class number or name
- * @param {import('./index.js').ModelInfo} info
- */
-function labelOf(label, { classes, nullLabel, labels }) {
-  if (label === undefined) {
-    if (!classes) return undefined;
-    return nullLabel ?? Math.floor(Math.random() * classes);
-  }
-  if (/^\d+$/.test(label)) return Number(label);
-  const plain = (/** @type {string | null} */ name) => name?.trim().toLowerCase();
-  const exact = labels.indexOf(label);
-  const found = exact < 0 ? labels.findIndex(name => plain(name) === plain(label)) : exact;
-  if (found >= 0) return found;
-  if (!classes) throw new BitbrushError('arg', `label="${label}": this model has no classes; leave the label out`);
-  const names = labels.filter(Boolean).slice(0, 20).join(', ') || `0 to ${classes - 1}`;
-  const more = labels.length > 20 ? ', …' : '';
-  throw new BitbrushError('arg', `label="${label}" is not one of this model's classes: ${names}${more}`);
 }
 
 if (globalThis.customElements?.get('bitbrush-canvas') === undefined)
