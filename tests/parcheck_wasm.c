@@ -5,6 +5,7 @@
 uint32_t parcheck_test(uint32_t threads, uint32_t rounds);
 void parcheck_bench(uint32_t threads, uint32_t rounds, uint32_t items, uint32_t work);
 void parcheck_trap(uint32_t threads);
+void parcheck_stop(uint32_t threads);
 
 uint32_t parcheck_test(uint32_t threads, uint32_t rounds) { return parcheck_run(bb_par_start(threads), rounds); }
 
@@ -38,3 +39,5 @@ void parcheck_trap(uint32_t threads)
     volatile uint32_t there = 0;
     bb_par_for(bb_par_start(threads), threads, trap_elsewhere, (void *)(uintptr_t)&there);
 }
+
+void parcheck_stop(uint32_t threads) { bb_par_stop(bb_par_start(threads)); }

@@ -22,8 +22,9 @@ uint32_t bb_par_threads(const bb_par *par);
 /* Returns when all items are done. One caller at a time per pool. */
 void bb_par_for(bb_par *par, size_t count, bb_par_fn *fn, void *ctx);
 
-/* par_wasm.c only, for the host's threads. bb_par_work makes the calling one number `thread`, 1..threads-1, and never
- * returns; if it trapped, bb_par_broke makes the round that it was in trap in the caller of bb_par_for, too. */
+/* par_wasm.c only, for the host's threads. bb_par_work makes the calling one number `thread`, 1..threads-1, and returns
+ * after bb_par_stop, which is for good there; if it trapped, bb_par_broke makes the round that it was in trap in the
+ * caller of bb_par_for, too. */
 void bb_par_work(uint32_t thread);
 void bb_par_broke(void);
 

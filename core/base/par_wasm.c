@@ -28,8 +28,14 @@ void bb_par_broke(void)
 
 bb_par *bb_par_start(uint32_t threads)
 {
+    if (threads < 2) return NULL;
     pool.threads = threads < BB_PAR_MAX ? threads : BB_PAR_MAX;
-    return threads < 2 ? NULL : &pool;
+    return &pool;
 }
 
-void bb_par_stop(bb_par *par) { (void)par; }
+void bb_par_stop(bb_par *par)
+{
+    if (!par) return;
+    atomic_store(&par->stop, 1);
+    par_open(par); /* a round without items, to wake who sleeps */
+}

@@ -16,7 +16,10 @@ const THREAD = `
   const { exports } = new WebAssembly.Instance(module, { env: { memory } });
   exports.__stack_pointer.value = stack;
   parentPort.postMessage('ready');
-  try { exports.bb_par_work(thread) } catch { exports.bb_par_broke() }`;
+  try {
+    exports.bb_par_work(thread);
+    parentPort.postMessage('left');
+  } catch { exports.bb_par_broke() }`;
 
 /** An instance, and `more(n)` to start that many threads and wait for them. */
 function open() {
@@ -33,6 +36,8 @@ function open() {
         await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
       }
     },
+    left: () =>
+      Promise.all(threads.map(worker => new Promise(resolve => worker.on('message', m => m === 'left' && resolve())))),
     close: () => Promise.all(threads.map(worker => worker.terminate())),
   };
 }
@@ -75,6 +80,18 @@ if (process.argv.includes('--bench')) {
     }
     await coming;
     assert.equal(pool.parcheck_test(3, 50), 0);
+    await pool.close();
+  });
+
+  test('a pool that stops lets its threads go, asleep or still to come', { timeout: 60000 }, async () => {
+    const pool = open();
+    await pool.more(2);
+    assert.equal(pool.parcheck_test(3, 50), 0);
+    await new Promise(resolve => setTimeout(resolve, 100)); // asleep by now, as a rule
+    const left = pool.left();
+    pool.parcheck_stop(3);
+    await left;
+    await pool.more(1);
     await pool.close();
   });
 

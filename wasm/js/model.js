@@ -136,7 +136,7 @@ export class Model {
 
   async dispose() {
     this.#disposed = true;
-    this.#port?.close(disposed());
+    this.#port?.close(disposed(), this.info?.threads);
   }
 
   [asyncDispose]() {

@@ -145,11 +145,16 @@ export class Port {
     if (!this.#dead) this.#host.post(message, []);
   }
 
-  /** Ends the worker; everything still asked is rejected. */
-  close(reason = new BitbrushError('worker', 'the worker has been stopped')) {
+  /**
+   * Ends the worker; everything still asked is rejected. A worker with threads shall do that itself, if it still listens:
+   * threads that sleep notice for seconds only what wakes them, and hold the memory.
+   */
+  close(reason = new BitbrushError('worker', 'the worker has been stopped'), threads = 1) {
     if (this.#dead) return;
+    if (threads > 1) this.tell({ op: 'close' });
     this.#dead = reason;
-    this.#host.stop();
+    if (threads > 1) setTimeout(this.#host.stop, STUCK_MS);
+    else this.#host.stop();
     clearTimeout(this.#timer);
     for (const { reject } of this.#waiting.values()) reject(reason);
     this.#waiting.clear();

@@ -41,7 +41,7 @@ export type Ask =
       options: MakeOptions;
       loras: { name: string; data: Uint8Array; config: Uint8Array | null; scale: number }[];
     };
-export type Tell = { op: 'end'; session: number } | { op: 'cancel'; id: number };
+export type Tell = { op: 'end'; session: number } | { op: 'cancel'; id: number } | { op: 'close' };
 export type ToWorker = (Ask & { id: number }) | Tell;
 
 /** What threads.js tells thread.js, once; the answer is any message. */

@@ -7,7 +7,8 @@ scope.onmessage = async (/** @type {MessageEvent<import('./protocol.js').Thread>
   exports.__stack_pointer.value = stack;
   scope.postMessage('ready');
   try {
-    exports.bb_par_work(thread); // for good
+    exports.bb_par_work(thread);
+    scope.close(); // its memory is not needed any more
   } catch {
     exports.bb_par_broke(); // the drawing thread then fails, too, and tells the page
   }

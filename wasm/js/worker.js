@@ -105,6 +105,9 @@ let queue = Promise.resolve();
 function receiveMessage(message) {
   if (message.op === 'cancel') {
     if (message.id > answered) cancelled.add(message.id); // overtakes what waits
+  } else if (message.op === 'close') {
+    engine?.x.bbw_threads?.(1);
+    globalThis.close();
   } else queue = queue.then(() => answer(message));
 }
 
