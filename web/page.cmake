@@ -1,7 +1,9 @@
 # Stages the shell of every site: cmake -DSOURCE=repo "-DMODULES=….wasm;…" -DPAGE=folder -P page.cmake
-# Copies of web/, of the library and of the modules; the folder then holds these and nothing else.
+# Copies of web/, of the library and of the modules; the folder then holds these and nothing else. Only sw.js and
+# index.html are told the version.
 
 include(${CMAKE_CURRENT_LIST_DIR}/script.cmake)
+include(${CMAKE_CURRENT_LIST_DIR}/worker.cmake)
 file(MAKE_DIRECTORY ${PAGE})
 set(staged "")
 
@@ -22,8 +24,9 @@ function(stage folder)
   set(staged ${staged} PARENT_SCOPE)
 endfunction()
 
-file(GLOB shell ${SOURCE}/web/*.html ${SOURCE}/web/*.css ${SOURCE}/web/*.js ${SOURCE}/web/*.svg ${SOURCE}/web/*.png
+file(GLOB shell ${SOURCE}/web/*.css ${SOURCE}/web/*.js ${SOURCE}/web/*.svg ${SOURCE}/web/*.png
   ${SOURCE}/web/*.webmanifest)
+list(REMOVE_ITEM shell ${SOURCE}/web/sw.js)
 file(GLOB page ${SOURCE}/web/page/*.js)
 file(GLOB hosts ${SOURCE}/web/hosts/*)
 file(GLOB library ${SOURCE}/wasm/js/*.js ${SOURCE}/wasm/js/*.d.ts ${SOURCE}/wasm/js/package.json)
@@ -31,6 +34,10 @@ stage("" ${shell} ${MODULES})
 stage(page ${page})
 stage(hosts ${hosts})
 stage(js ${library})
+set(kept ${staged})
+list(FILTER kept EXCLUDE REGEX "^hosts/|\\.d\\.ts$|\\.json$") # what no page asks for
+write_worker(${SOURCE} ${PAGE} ${kept})
+list(APPEND staged sw.js index.html)
 
 # What an earlier build left there and nobody asks for any more.
 file(GLOB_RECURSE present RELATIVE ${PAGE} ${PAGE}/*)
