@@ -10,7 +10,8 @@ import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { serveFiles } from '../web/serve.mjs';
-import { check, finish, launch, same } from './chromium.mjs';
+import { check, finish, same } from './browsers/check.mjs';
+import { launch } from './chromium.mjs';
 import { build, models } from './js/common.mjs';
 
 const AT = '/some/where/';

@@ -35,7 +35,7 @@ stage(page ${page})
 stage(hosts ${hosts})
 stage(js ${library})
 set(kept ${staged})
-list(FILTER kept EXCLUDE REGEX "^hosts/|\\.d\\.ts$|\\.json$") # what no page asks for
+list(FILTER kept EXCLUDE REGEX "^hosts/|^js/(node|site)|\\.d\\.ts$|\\.json$") # what no page asks for
 write_worker(${SOURCE} ${PAGE} ${kept})
 list(APPEND staged sw.js index.html)
 

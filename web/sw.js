@@ -31,6 +31,7 @@ const addressOf = path => new URL(path, SCOPE).href;
 // ---- installing a version: all of it, or nothing ----
 
 addEventListener('install', event => VERSION && event.waitUntil(install()));
+addEventListener('message', () => skipWaiting()); // once more: from a page that sees it wait
 addEventListener('activate', event => VERSION && event.waitUntil(tidy()));
 
 async function install() {
@@ -88,9 +89,11 @@ function copyOf(reply, bytes) {
 async function tidy() {
   const bound = await caches.open(BOUND);
   const used = new Set([shellOf(VERSION), DATA, BOUND]);
+  // clients.get() would wait for a page or worker that is starting, for ever if it never does.
+  const open = new Set((await clients.matchAll({ type: 'all', includeUncontrolled: true })).map(({ id }) => id));
   for (const entry of await bound.keys()) {
     const { id, version, since } = await (await bound.match(entry)).json();
-    if (Date.now() - since < OPENING || (await clients.get(id))) used.add(shellOf(version));
+    if (Date.now() - since < OPENING || open.has(id)) used.add(shellOf(version));
     else await bound.delete(entry);
   }
   for (const name of await caches.keys()) {
@@ -154,7 +157,7 @@ async function file(event, path) {
   const version = await versionOf(event.clientId);
   await bind(event.resultingClientId, version);
   const old = version !== NETWORK && (await caches.match(addressOf(path), { cacheName: shellOf(version) }));
-  return isolated(old || (await fetch(event.request, { cache: 'no-cache' })));
+  return isolated(old || (await newest(event.request)));
 }
 
 /** What changes without a new version. */
@@ -167,13 +170,14 @@ async function data(event, path) {
 
 /** The server's answer; the old one, if there is one, when the server fails, cannot be reached or takes too long. */
 async function newest(request, old) {
-  if (!old) return fetch(request, { cache: 'no-cache' });
   try {
-    const reply = await fetch(request, { cache: 'no-cache', signal: AbortSignal.timeout(WAIT) });
-    if (reply.status >= 500) return old;
+    const signal = old && AbortSignal.timeout(WAIT);
+    const reply = await fetch(request, { cache: 'no-cache', signal });
+    if (reply.status >= 500 && old) return old;
     return reply.ok ? copyOf(reply, await reply.arrayBuffer()) : reply; // a redirection is not ok, either
-  } catch {
-    return old;
+  } catch (error) {
+    if (old) return old;
+    throw error;
   }
 }
 
