@@ -88,7 +88,9 @@ async function newPage(context, script) {
 }
 /** What the page does after its first picture. */
 const register = (page, isolate = false) =>
-  page.evaluate(async flag => (await import(new URL('page/offline.js', document.baseURI).href)).register(flag), isolate);
+  page.evaluate(async flag => {
+    await (await import(new URL('page/offline.js', document.baseURI).href)).register(flag);
+  }, isolate);
 /** Resolves once the version that the server has is the active one. */
 const installed = page =>
   page.evaluate(async () => {
@@ -130,7 +132,7 @@ const context = await browser.newContext();
 const first = await newPage(context);
 await first.goto(base);
 await first.evaluate(async () => {
-  for (const name of ['elsewhere', 'bitbrush page /some/ data', 'bitbrush page /some/where/else/ old', 'bitbrush models'])
+  for (const name of ['other', 'bitbrush page /some/ data', 'bitbrush page /some/where/else/ old', 'bitbrush models'])
     await (await caches.open(name)).put('/x', new Response('x'));
 });
 await register(first);

@@ -8,8 +8,8 @@
  * installed meanwhile. A page that names another version than this worker's, because the site has just been updated, is
  * bound to the network.
  */
-// Staging (worker.cmake) fills in both: a hash of all files, and the SHA-256 of each by its path. index.html is not among
-// them: it carries the version as text.
+// Staging (worker.cmake) fills in both: a hash of all files, and the SHA-256 of each by its path. index.html is not
+// among them: it carries the version as text.
 const VERSION = '';
 const FILES = {};
 
@@ -31,7 +31,6 @@ const addressOf = path => new URL(path, SCOPE).href;
 // ---- installing a version: all of it, or nothing ----
 
 addEventListener('install', event => VERSION && event.waitUntil(install()));
-addEventListener('message', () => skipWaiting()); // once more: from a page that sees it wait
 addEventListener('activate', event => VERSION && event.waitUntil(tidy()));
 
 async function install() {
@@ -144,10 +143,10 @@ addEventListener('fetch', event => {
 /** The newest page that can be had; it decides which version its other files have. */
 async function page(event) {
   const old = await caches.match(addressOf(PAGE), { cacheName: shellOf(VERSION) });
-  const reply = await newest(event.request, old);
-  const version = reply === old || namesVersion(await reply.clone().arrayBuffer()) ? VERSION : NETWORK;
+  const { reply, bytes } = await newest(event.request, old);
+  const version = reply === old || (bytes && namesVersion(bytes)) ? VERSION : NETWORK;
   await bind(event.resultingClientId, version);
-  if (reply !== old && version === VERSION) await keep(shellOf(VERSION), PAGE, reply.clone());
+  if (bytes && version === VERSION) await keep(shellOf(VERSION), PAGE, copyOf(reply, bytes));
   event.waitUntil(tidy());
   return isolated(reply);
 }
@@ -157,35 +156,40 @@ async function file(event, path) {
   const version = await versionOf(event.clientId);
   await bind(event.resultingClientId, version);
   const old = version !== NETWORK && (await caches.match(addressOf(path), { cacheName: shellOf(version) }));
-  return isolated(old || (await newest(event.request)));
+  return isolated(old || (await newest(event.request)).reply);
 }
 
 /** What changes without a new version. */
 async function data(event, path) {
   const old = await caches.match(addressOf(path), { cacheName: DATA });
-  const reply = await newest(event.request, old);
-  if (reply !== old && reply.ok) await keep(DATA, path, reply.clone());
+  const { reply, bytes } = await newest(event.request, old);
+  if (bytes) await keep(DATA, path, copyOf(reply, bytes));
   return reply;
 }
 
-/** The server's answer; the old one, if there is one, when the server fails, cannot be reached or takes too long. */
+/**
+ * The server's answer, with its bytes if it has the file; the old one, if there is one, when the server fails, cannot
+ * be reached or takes too long. A stream is read once: a copy that nobody reads keeps a worker from being replaced.
+ */
 async function newest(request, old) {
   try {
     const signal = old && AbortSignal.timeout(WAIT);
     const reply = await fetch(request, { cache: 'no-cache', signal });
-    if (reply.status >= 500 && old) return old;
-    return reply.ok ? copyOf(reply, await reply.arrayBuffer()) : reply; // a redirection is not ok, either
+    if (reply.status >= 500 && old) return { reply: old };
+    if (!reply.ok) return { reply }; // a redirection is not ok, either
+    const bytes = await reply.arrayBuffer();
+    return { reply: copyOf(reply, bytes), bytes };
   } catch (error) {
-    if (old) return old;
+    if (old) return { reply: old };
     throw error;
   }
 }
 
 async function keep(cache, path, reply) {
   try {
-    const bytes = await reply.arrayBuffer();
-    await (await caches.open(cache)).put(addressOf(path), copyOf(reply, bytes));
-    if (path === 'site.json') await forgetPictures(JSON.parse(new TextDecoder().decode(bytes)));
+    const site = path === 'site.json' ? await reply.clone().json() : undefined;
+    await (await caches.open(cache)).put(addressOf(path), reply);
+    if (site) await forgetPictures(site);
   } catch {
     /* no space, or no JSON: the page will say so if it matters */
   }
@@ -216,10 +220,11 @@ async function collect() {
   const signal = AbortSignal.timeout(WAIT);
   const reply = await fetch(addressOf('site.json'), { cache: 'no-cache', signal });
   if (!reply.ok) return;
-  await keep(DATA, 'site.json', reply.clone());
-  for (const path of picturesOf(await reply.json())) {
+  const bytes = await reply.arrayBuffer();
+  await keep(DATA, 'site.json', copyOf(reply, bytes));
+  for (const path of picturesOf(JSON.parse(new TextDecoder().decode(bytes)))) {
     const picture = await fetch(addressOf(path), { cache: 'no-cache', signal });
-    if (picture.ok) await keep(DATA, path, picture);
+    if (picture.ok) await keep(DATA, path, copyOf(picture, await picture.arrayBuffer()));
   }
 }
 

@@ -8,7 +8,8 @@ import { build } from './common.mjs';
 
 const web = fileURLToPath(new URL('../../web/', import.meta.url));
 const read = name => readFileSync(join(web, 'hosts', name), 'utf8');
-const [, stated] = /http-equiv="Content-Security-Policy" content="([^"]+)"/.exec(readFileSync(join(web, 'index.html'), 'utf8'));
+const html = readFileSync(join(web, 'index.html'), 'utf8');
+const [, stated] = /http-equiv="Content-Security-Policy" content="([^"]+)"/.exec(html);
 const policy = stated.replace(/\s+/g, ' ');
 
 const wanted = {

@@ -14,6 +14,9 @@ export const load = async (from, options) => library.load(...(await opened(from,
 /** @type {typeof library.quantize} */
 export const quantize = async (from, options) => library.quantize(...(await opened(from, options)));
 
+/** @type {typeof import('./node.js').site} */
+export const site = async (models, options) => (await import('./site.js')).site(models, options);
+
 /** A file's path, if it is one or a file: URL. @param {unknown} from */
 function pathOf(from) {
   const text = from instanceof URL ? from.href : from;

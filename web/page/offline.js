@@ -4,8 +4,8 @@ const RELOADED = 'bitbrush reloaded to be isolated';
 
 /**
  * To be called after the first picture: it downloads the whole shell again, as far as the browser has not kept it.
- * With `isolate` the page is reloaded once, unless someone has begun to use it; then the next visit has threads. Where there
- * are no service workers (file://, http:// of another machine, some private windows) nothing happens.
+ * With `isolate` the page is reloaded once, unless someone has begun to use it; then the next visit has threads. Where
+ * there are no service workers (file://, http:// of another machine, some private windows) nothing happens.
  * @param {boolean} isolate whether it is to make the page cross-origin isolated
  */
 export async function register(isolate) {
