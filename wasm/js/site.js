@@ -148,7 +148,7 @@ function addModel({ name, bytes, sha256: hash }, split, files) {
  * @param {Files} files
  * @param {(progress: Progress) => void} [onProgress]
  */
-async function addPictures(entries, old, out, files, options.onProgress) {
+async function addPictures(entries, old, out, files, onProgress) {
   let drawn = 0;
   for (const entry of entries) {
     if (!entry.info.classes || entry.info.classes > CLASSES) continue;
