@@ -39,7 +39,7 @@ function release(name) {
   );
   for (const [path, text] of Object.entries(marks)) write(path, text);
   write('sw.js', staged('sw.js').replace(old, version).replace('const FILES = {\n', all => all + lines.join('')));
-  write('index.html', staged('index.html').replace(old, version).replace('<title>', `<title>${name} `));
+  write('index.html', staged('index.html').replace(old, version).replace('<html', `<html data-mark="${name}"`));
 }
 
 /** What the page says of itself once it is open: its own mark, a module's, a worker's. */
@@ -52,7 +52,7 @@ const marks = page =>
       worker.onerror = () => reject(new Error('the worker does not start'));
     });
     worker.terminate();
-    return [document.title.split(' ')[0], mark, workers].join();
+    return [document.documentElement.dataset.mark, mark, workers].join();
   });
 
 // ---- a server below a path, that can hang and be closed ----
@@ -238,7 +238,7 @@ same(others.length, 4, `caches of others: ${others}`);
 release('three');
 faults['js/only.js'] = reply => reply.writeHead(200, { 'Content-Type': 'text/javascript' }).end('export {}');
 await third.reload();
-same(await third.evaluate(() => document.title.split(' ')[0]), 'three', 'the newest page');
+same(await third.evaluate(() => document.documentElement.dataset.mark), 'three', 'the newest page');
 const outcome = await third.evaluate(async () => {
   const registration = await navigator.serviceWorker.ready;
   const found = new Promise(resolve => registration.addEventListener('updatefound', resolve, { once: true }));
@@ -262,7 +262,7 @@ await third.reload();
 same(await marks(third), 'three,three,three', 'offline after the other half');
 await listen(port);
 // an edited page of the same version is shown, and kept
-write('index.html', readFileSync(join(folder, 'index.html'), 'utf8').replace('<title>', '<title>edited '));
+write('index.html', readFileSync(join(folder, 'index.html'), 'utf8').replace('"three"', '"edited"'));
 asked.length = 0;
 await third.reload();
 same(await marks(third), 'edited,three,three', 'an edited page');

@@ -1,6 +1,6 @@
-# copy_script(FROM TO): a script as visitors get it, without comments, which are a quarter of what would be sent; those that
+# read_script(OUT FROM): a script as visitors get it, without comments, which are a quarter of what would be sent; those that
 # bundlers read, /* … */ with one star, stay. A test compares the programs.
-function(copy_script from to)
+function(read_script out from)
   file(READ ${from} text)
   set(text "\n${text}")
   set(before "")
@@ -12,10 +12,20 @@ function(copy_script from to)
   string(REGEX REPLACE "[ \t]+// [^\n]*" "" text "${text}")
   string(REGEX REPLACE "/\\*\\*[^*\n]*\\*/ ?" "" text "${text}")
   string(REGEX REPLACE "^\n+" "" text "${text}")
-  if(EXISTS ${to})
-    file(READ ${to} before)
+  set(${out} "${text}" PARENT_SCOPE)
+endfunction()
+
+function(copy_script from to)
+  read_script(text ${from})
+  write_changed(${to} "${text}")
+endfunction()
+
+function(write_changed path text)
+  set(present "")
+  if(EXISTS ${path})
+    file(READ ${path} present)
   endif()
-  if(NOT "${text}" STREQUAL "${before}")
-    file(WRITE ${to} "${text}")
+  if(NOT "${present}" STREQUAL "${text}")
+    file(WRITE ${path} "${text}")
   endif()
 endfunction()
