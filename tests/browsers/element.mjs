@@ -176,12 +176,15 @@ await inBrowsers({
     same(await page.evaluate(() => ends.join()), 'AbortError 20', 'the drawing before');
     same(await pixels(page), sha256(expected.data), 'pixels');
     same(await page.evaluate(() => told.filter(event => /draw|error/.test(event)).join()), 'draw', 'events');
-    // done, and without autoplay: what changes is for the next drawing
-    await page.evaluate(async () => {
+    // done, and without autoplay: what changes is for the next drawing, also when told that this one is done
+    const after = await page.evaluate(async () => {
+      canvas.addEventListener('draw', () => (canvas.seed = 9n), { once: true });
       canvas.seed = 8n;
+      await canvas.draw();
       await new Promise(setTimeout);
+      return `${canvas.state} ${canvas.picture.request.seed} ${canvas.seed}`;
     });
-    same(await page.evaluate(() => `${canvas.state} ${canvas.picture.request.seed}`), 'done 7', 'afterwards');
+    same(after, 'done 8 9', 'afterwards');
   },
 
   async 'errors have codes, are said, and can be mended'(browser) {

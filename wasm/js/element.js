@@ -124,7 +124,7 @@ export class BitbrushCanvas extends Base {
 
   /** @param {{ signal?: AbortSignal }} [options] */
   async draw({ signal } = {}) {
-    return this.#attempt(signal, async stop => {
+    const picture = await this.#attempt(signal, async stop => {
       const model = await this.#open(stop);
       const request = requestOf(this, model.info),
         shared = /** @type {SharedModel} */ (this.#shared);
@@ -137,6 +137,8 @@ export class BitbrushCanvas extends Base {
         over();
       }
     });
+    this.#tell('draw', picture);
+    return picture;
   }
 
   cancel(reason = new DOMException('The drawing was cancelled', 'AbortError')) {
@@ -296,7 +298,6 @@ export class BitbrushCanvas extends Base {
     }
     const picture = /** @type {import('./index.js').Picture} */ (/** @type {unknown} */ (this.#picture));
     this.#show('done', title);
-    this.#tell('draw', picture);
     return picture;
   }
 
