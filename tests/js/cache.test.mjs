@@ -216,7 +216,7 @@ test('two tabs at once: one keeps the model, both have it', async () => {
   const { at, tab, load } = await setting();
   const both = await Promise.all([load({ fresh: true }), load({ fresh: true })]);
   assert.deepEqual(both.map(b => b.sha256), [whole, whole]);
-  assert.equal(tab.caches.used < file.length * 1.01, true);
+  assert.ok(tab.caches.written >= file.length && tab.caches.written < file.length * 1.01, 'it was written once');
   assert.deepEqual(phases(await load()), ['cache']);
   assert.deepEqual(at.asked, [{ etag }]);
 });

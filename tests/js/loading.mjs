@@ -87,6 +87,7 @@ export class FakeCaches {
   all = new Map();
   room = Infinity;
   refuses = false; // storage that is switched off
+  written = 0; // bytes, ever
   #allow() {
     if (this.refuses) throw new DOMException('The operation is insecure.', 'SecurityError');
   }
@@ -133,6 +134,7 @@ class FakeCache {
     const body = new Uint8Array(await reply.arrayBuffer());
     if (this.storage.used + body.length > this.storage.room)
       throw new DOMException('Quota exceeded.', 'QuotaExceededError');
+    this.storage.written += body.length;
     this.map.set(key, { body, headers: [...reply.headers] });
   }
   async delete(key) {

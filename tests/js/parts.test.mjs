@@ -96,6 +96,12 @@ test('a part that is not what the list says', async () => {
   assert.equal((await load()).sha256, whole);
 });
 
+test('a list whose parts are what it says, but not the model that it says', async () => {
+  const { tab, load } = await split({ ...listOf(), sha256: sha256('x') });
+  await rejects(load({ sha256: sha256('x') }), 'integrity', /m\.parts\.json: its sha256 is .*, not what integrity/);
+  assert.deepEqual(await tab.caches.keys(), []);
+});
+
 test('parts that are shorter, longer, missing', async () => {
   const { files, load } = await split();
   files.set('m.2', pieces[2].subarray(1));
