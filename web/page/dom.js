@@ -39,8 +39,12 @@ export function progress(fraction, words = '') {
   $('left').textContent = words;
 }
 
+/** Pictures of less pixels across are shown as pixels: smoothed, they would be a blur. */
+export const SMALL = 128;
+
 /** @param {HTMLCanvasElement} canvas @param {import('../js/index.js').Preview} picture */
 export function paint(canvas, { width, height, data }) {
+  canvas.classList.toggle('pixels', width < SMALL);
   canvas.width = width;
   canvas.height = height;
   canvas.getContext('2d')?.putImageData(new ImageData(data, width), 0, 0);

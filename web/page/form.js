@@ -1,5 +1,5 @@
 /** The controls: what they show for a model, and the request that they make. */
-import { $, element } from './dom.js';
+import { $, SMALL, element } from './dom.js';
 import { isSeed } from './address.js';
 import { className, inWords, specs } from './site.js';
 
@@ -88,7 +88,7 @@ function showClasses(spec) {
 /** The picture is a part of one long one: every class beside the other. */
 function tile(spec, label, count) {
   const input = element('input', { type: 'radio', name: 'label', value: String(label) });
-  const picture = element('span', { className: 'thumb' }), name = className(spec, label);
+  const picture = element('span', { className: spec.width < SMALL ? 'thumb pixels' : 'thumb' }), name = className(spec, label);
   picture.style.backgroundImage = `url("${spec.pictures}")`;
   picture.style.backgroundSize = `${100 * count}% 100%`;
   picture.style.backgroundPosition = `${count > 1 ? (100 * label) / (count - 1) : 0}% 0`;

@@ -80,5 +80,6 @@ $('cancel').addEventListener('click', () => {
   stopLoading();
 });
 $('retry').addEventListener('click', again);
+addEventListener('keydown', event => event.key === 'Escape' && busy() && $('cancel').click());
 
 start();
