@@ -2,12 +2,13 @@
 import { $, megabytes, note, say } from './dom.js';
 import { requestOf } from './address.js';
 import * as compare from './compare.js';
-import { bringBack, draw } from './draw.js';
+import { bringBack, draw, whenDrawn } from './draw.js';
 import * as drop from './drop.js';
 import * as form from './form.js';
 import * as history from './history.js';
 import { again, busy, cancel, run } from './job.js';
 import { stopLoading, whenOpened } from './models.js';
+import { register } from './offline.js';
 import * as panel from './panel.js';
 import * as quantize from './quantize.js';
 import * as save from './save.js';
@@ -57,6 +58,7 @@ history.listen(
     draw('keep');
   },
 );
+whenDrawn(() => register(site.isolate)); // it downloads, too: not before there is something to see
 whenOpened(spec => spec === form.chosen() && about());
 
 $('controls').addEventListener('submit', event => {
