@@ -3,8 +3,9 @@ import { readFileSync } from 'node:fs';
 import { chromium } from 'playwright-core';
 import { PATIENCE, Page, PRELUDE } from './page.mjs';
 
-export async function launchChromium() {
-  const browser = await chromium.launch({
+/** Playwright's browser itself, for tests of Chromium only. */
+export const launch = () =>
+  chromium.launch({
     executablePath: process.env.BB_CHROMIUM ?? '/usr/bin/chromium',
     timeout: PATIENCE,
     args: [
@@ -18,6 +19,9 @@ export async function launchChromium() {
       '--disable-sync',
     ],
   });
+
+export async function launchChromium() {
+  const browser = await launch();
   return {
     name: 'chromium',
     version: browser.version(),

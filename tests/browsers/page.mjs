@@ -64,7 +64,10 @@ export class Page {
         if (!/context|navigat|discarded|destroyed|no such frame|actor/i.test(error.message)) throw error;
       });
       if (value) return value;
-      if (performance.now() > end) throw new Error(`waited in vain until ${what} with ${JSON.stringify(argument)}`);
+      if (performance.now() > end) {
+        const state = await this.evaluate(() => `${location} ${document.body.dataset.state}, ${document.body.innerText}`);
+        throw new Error(`waited in vain until ${what} with ${JSON.stringify(argument)}; ${state}`);
+      }
       await pause(20);
     }
   }

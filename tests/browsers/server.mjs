@@ -30,6 +30,7 @@ export async function serve({ roots = [site], isolate = false, under = '/' } = {
     return server.address().port;
   };
   const port = await listen(0);
+  server.unref(); // a test that failed may have left it
   return {
     base: `http://127.0.0.1:${port}${under}`,
     asked,

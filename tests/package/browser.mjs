@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { after, before } from 'node:test';
 import { serveFiles } from '../../web/serve.mjs';
-import { launch } from '../chromium.mjs';
+import { launch } from '../browsers/chromium.mjs';
 import { native } from '../js/common.mjs';
 import { modelPath, request } from './common.mjs';
 

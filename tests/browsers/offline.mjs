@@ -2,17 +2,17 @@
  * The service worker (web/sw.js) in headless Chromium, of a site under a sub-path: offline visits, updates that never
  * mix two versions, isolation.
  *
- *     BB_BUILD=build BB_PACKAGES=… node --import ./tests/packages.mjs tests/offline.mjs
+ *     BB_BUILD=build BB_PACKAGES=… node --import ./tests/packages.mjs tests/browsers/offline.mjs
  */
 import { createHash } from 'node:crypto';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { serveFiles } from '../web/serve.mjs';
-import { check, finish, same } from './browsers/check.mjs';
+import { serveFiles } from '../../web/serve.mjs';
+import { check, finish, same } from './check.mjs';
 import { launch } from './chromium.mjs';
-import { build, models } from './js/common.mjs';
+import { build, models } from '../js/common.mjs';
 
 const AT = '/some/where/';
 const folder = mkdtempSync(join(tmpdir(), 'bitbrush-offline-'));

@@ -1,9 +1,9 @@
 /**
  * A checkpoint at real size: random weights in the configuration of google/ddpm-cifar10-32 as published in 2022 (35.7
  * million parameters, RGB, no classes, attention under its old names, all files in one folder), imported, quantized and
- * drawn natively, by the library in Chromium, and by the page. The bytes must be the same.
+ * drawn natively, by the library in each browser, and by the page. The bytes must be the same.
  *
- *     BB_BUILD=build node --import ./tests/packages.mjs tests/realsize.mjs [--full]
+ *     BB_BUILD=build BB_PACKAGES=… node --import ./tests/packages.mjs tests/browsers/realsize.mjs [--full]
  *
  * Without --full: one calibration picture of two steps, weights rounded to the nearest level, and two steps of drawing.
  * With it: the defaults of `quantize`, and twenty steps; it prints time and memory, and fails above 10 minutes or 2 GB
@@ -12,12 +12,12 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
-import { createServer } from 'node:http';
 import { join } from 'node:path';
-import { serveFiles } from '../web/serve.mjs';
-import { check, finish } from './browsers/check.mjs';
-import { launch } from './chromium.mjs';
-import { build, decodePng, native, sha256, site } from './js/common.mjs';
+import { build, decodePng, native, sha256, site } from '../js/common.mjs';
+import { check, same } from './check.mjs';
+import { inBrowsers } from './driver.mjs';
+import { serve } from './server.mjs';
+import { drawn, pixels, sends } from './shown.mjs';
 
 const full = process.argv.includes('--full'),
   steps = full ? 20 : 2,
@@ -194,31 +194,13 @@ function checkPicture({ width, height, data }) {
   check(data.some((v, i) => i % 4 === 0 && v !== data[i + 1]), 'the picture has no colour');
 }
 
-// ---- Chromium ----
+// ---- in browsers ----
 
-async function inChromium(reference) {
-  const files = serveFiles({ roots: [site, folder] });
-  const server = createServer((ask, reply) => {
-    if (ask.url.split('?')[0] === '/site.json')
-      reply.end(JSON.stringify({ models: [{ name: 'w4a8', file: 'w4a8.safetensors', bytes: statSync(packed).size }] }));
-    else files(ask, reply);
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const base = `http://127.0.0.1:${server.address().port}/`;
-  const browser = await launch();
-  try {
-    await byLibrary(await browser.newPage(), base, reference);
-    await byPage(await browser.newPage({ acceptDownloads: true }), base, reference);
-  } finally {
-    await browser.close();
-    server.close();
-  }
-}
-
-async function byLibrary(page, base, { data }) {
-  await page.goto(`${base}index.html`); // any document of that origin
+async function byLibrary(browser, base, { data }) {
+  const page = await browser.open();
+  await page.goto(`${base}js/index.d.ts`); // any address of that origin
   const begun = performance.now();
-  const drawn = await page.evaluate(
+  const drawing = await page.evaluate(
     async ([url, request]) => {
       const { load } = await import(new URL('js/index.js', url).href);
       const model = await load(new URL('w4a8.safetensors', url).href),
@@ -232,36 +214,26 @@ async function byLibrary(page, base, { data }) {
       const { classes, nullLabel, channels } = model.info;
       await model.dispose();
       times.sort((a, b) => a - b);
-      return { data: [...image.data], classes, nullLabel, channels, memory, ms: times[times.length >> 1] };
+      return { data: base64(image.data), classes, nullLabel, channels, memory, ms: times[times.length >> 1] };
     },
     [base, { seed, steps }],
   );
-  const each = `${drawn.ms.toFixed(0)} ms a step, memory ${mega(drawn.memory)}`;
-  console.log(`library: ${steps} steps in ${seconds(begun)}, ${each}`);
-  const { classes, nullLabel, channels } = drawn;
-  check(
-    classes === 0 && nullLabel === null && channels === 3,
-    `${classes} classes, ${nullLabel}, ${channels} channels`,
-  );
-  check(sha256(Uint8Array.from(drawn.data)) === sha256(Uint8Array.from(data)), 'library: other pixels than natively');
+  const each = `${drawing.ms.toFixed(0)} ms a step, memory ${mega(drawing.memory)}`;
+  console.log(`   library: ${steps} steps in ${seconds(begun)}, ${each}`);
+  const { classes, nullLabel, channels } = drawing;
+  same([classes, nullLabel, channels].join(), '0,,3', 'classes, null label, channels');
+  same(sha256(Buffer.from(drawing.data, 'base64')), sha256(data), 'pixels = native');
 }
 
-async function byPage(page, base, { data, png }) {
-  page.setDefaultTimeout(full ? 600000 : 120000);
-  const errors = [];
-  page.on('pageerror', error => errors.push(String(error)));
-  await page.goto(`${base}?seed=${seed}&steps=${steps}`);
-  await page.waitForFunction(() => /steps in/.test(document.getElementById('status').textContent));
-  check(!(await page.isVisible('#class-field')), 'the page asks for a class');
-  check(!(await page.isVisible('#guidance-field')), 'the page asks for guidance');
-  console.log(`page: ${await page.textContent('#status')}`);
-  const pixels = await page.$eval('#picture', c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]);
-  check(sha256(Uint8Array.from(pixels)) === sha256(Uint8Array.from(data)), 'page: other pixels than natively');
-  const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]);
-  const saved = readFileSync(await download.path());
-  check(download.suggestedFilename() === `bitbrush-${seed}.png`, `saved as ${download.suggestedFilename()}`);
-  check(sha256(saved) === sha256(png), 'page: the saved file is not the native one');
-  check(!errors.length, `errors in the page: ${errors}`);
+async function byPage(browser, base, { data, png }) {
+  const page = await (await browser.open()).goto(`${base}?seed=${seed}&steps=${steps}`);
+  console.log(`   page: ${await drawn(page)}`);
+  check(!(await page.visible('#class-field')), 'the page asks for a class');
+  check(!(await page.visible('#guidance-field')), 'the page asks for guidance');
+  same(sha256(await pixels(page)), sha256(data), 'pixels = native');
+  const saved = await page.download('#save');
+  same(saved.name, `bitbrush-${seed}.png`, 'file name');
+  same(sha256(saved.bytes), sha256(png), 'the saved file = native');
 }
 
 const begun = performance.now();
@@ -276,6 +248,13 @@ const drawing = performance.now(),
   reference = native(packed, { seed, steps });
 console.log(`native: ${steps} steps in ${seconds(drawing)}`);
 checkPicture(decodePng(reference.png));
-await inChromium(reference);
+const server = await serve({ roots: [site, folder] });
+server.faults['/site.json'] = sends({
+  models: [{ name: 'w4a8', file: 'w4a8.safetensors', bytes: statSync(packed).size }],
+});
+await inBrowsers({
+  'by the library': browser => byLibrary(browser, server.base, reference),
+  'by the page': browser => byPage(browser, server.base, reference),
+});
+await server.stop();
 if (!full) rmSync(folder, { recursive: true });
-finish();
