@@ -34,7 +34,7 @@ static void give(void *user, void *block, size_t bytes) { top = (size_t)block; }
 
 /* ---- making ---- */
 
-double bbm_build(void) { return BBW_BUILD; }
+double bbw_build(void) { return BBW_BUILD; }
 
 void bbm_start(size_t heap)
 {

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-double bbm_build(void); /* to be compared with bbw_info(10) */
+double bbw_build(void); /* to be compared with bbw_info(10) */
 
 /* Ends what was being made, sets the options to their defaults and the maker's memory to begin at this address. */
 void bbm_start(size_t heap);

@@ -144,6 +144,10 @@ enum {
 };
 uint32_t bb_cpu_features(void); /* cpu_*.c, chosen by the build */
 
+/* Dot ways of a module on top of this one (wasm/relaxed_ways.c), in a table without ops; borrowed for good. They are
+ * taken in front of the sets' own, of which only the last ones remain, which fit everything: trials are to be short. */
+void bb_kernels_add(const bb_kernels *ways);
+
 /* Fills out from the sets whose needs are all in cpu (a mask, for tests and --cpu). Dot ways of all these sets are
  * taken, the scalar ones last. */
 void bb_kernels_select(bb_kernels *out, uint32_t cpu);

@@ -96,7 +96,8 @@ await inBrowsers({
         async ([url, wanted]) => {
           const { Engine } = await import('/js/raw.js'),
             { open, receive } = await import('/js/fetch.js');
-          const engine = await Engine.create(`${location.origin}/bitbrush-relaxed.wasm`);
+          const module = `${location.origin}/bitbrush-`;
+          const engine = await Engine.create(`${module}simd128.wasm`, 1, `${module}relaxed.wasm`);
           await receive(engine, await open({ url }), () => {});
           return engine.ways.map((_, preferred) => {
             engine.useTimes(engine.ways.map((way, i) => (i === preferred ? 1e-6 : 1)));

@@ -105,7 +105,7 @@ if (at > 0) {
 
     async 'a host without the module'(browser) {
       faults['/bitbrush-relaxed.wasm'] = missing;
-      await drawsAs(await emptyPage(browser, base), { threads: 2 }, 1, 'by the simd128 module');
+      await drawsAs(await emptyPage(browser, base), { threads: 2 }, 2, 'by the simd128 module');
       delete faults['/bitbrush-relaxed.wasm'];
     },
 
@@ -130,7 +130,8 @@ async function measure({ name, cores, seconds }) {
   const least = [],
     engines = [];
   for (let threads = 1; threads <= cores; threads++) {
-    const engine = await Engine.create(`${location.origin}/bitbrush-relaxed.wasm`, threads);
+    const [base, ways] = ['simd128', 'relaxed'].map(module => `${location.origin}/bitbrush-${module}.wasm`);
+    const engine = await Engine.create(base, threads, ways);
     await receive(engine, await open({ url: `${location.origin}/models/${name}.safetensors` }), () => {});
     if ((await engine.threads) !== threads) throw new Error('a thread did not start');
     engines.push(engine);

@@ -13,11 +13,11 @@ export const golden = join(repo, 'tests/golden');
 export const site = join(build, 'site');
 export const modulePath = join(build, 'bitbrush-simd128.wasm');
 export const relaxedPath = join(build, 'bitbrush-relaxed.wasm');
-export const exportsPath = join(repo, 'wasm/exports.txt');
-export const threadsExportsPath = join(repo, 'wasm/exports-threads.txt');
 export const makePath = join(build, 'bitbrush-make.wasm');
-export const forMakePath = join(repo, 'wasm/exports-for-make.txt');
-export const makeExportsPath = join(repo, 'wasm/exports-make.txt');
+
+/** What wasm/exports*.txt lists: '' for exports.txt, '-make' for exports-make.txt, … */
+export const listed = (...lists) =>
+  lists.flatMap(list => readFileSync(join(repo, `wasm/exports${list}.txt`), 'utf8').split('\n').filter(Boolean));
 
 /** The library as it is staged for a web server: what is tested is what is shipped. */
 export const library = () => import(pathToFileURL(join(site, 'js/index.js')).href);

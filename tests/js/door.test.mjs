@@ -147,13 +147,3 @@ test('calls in the wrong order are refused, not crashed', async () => {
   const empty = await Engine.create(pathToFileURL(modulePath));
   assert.equal(empty.x.bbw_session_size(0, 0, 1, 1, 0, 1, 0), ORDER);
 });
-
-test('the first module that starts: others may be missing, or a page in their place', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'bitbrush-door-')), page = join(folder, 'page.wasm');
-  writeFileSync(page, '<!doctype html><title>Home</title>');
-  const bad = [pathToFileURL(join(folder, 'none.wasm')).href, pathToFileURL(page).href];
-  const engine = await Engine.first([...bad, pathToFileURL(modulePath).href]);
-  assert.equal(typeof engine.x.bbw_model, 'function');
-  await assert.rejects(Engine.first(bad), { code: 'worker', message: /none\.wasm: .*; cannot start .*page\.wasm: / });
-  rmSync(folder, { recursive: true });
-});

@@ -28,7 +28,11 @@ const fetchBytes = async url => new Uint8Array(await (await fetch(url)).arrayBuf
 
 /** Our session of named tensors, as users have it; run() is bbw_begin and bbw_step alone. */
 async function ours(set, file, inputs, batch = 1) {
-  const engine = await Engine.create(`${location.origin}/wasm/bitbrush-${set}.wasm`), { x } = engine;
+  const address = name => `${location.origin}/wasm/bitbrush-${name}.wasm`;
+  const engine = await (set === 'relaxed'
+    ? Engine.create(address('simd128'), 1, address(set))
+    : Engine.create(address(set)));
+  const { x } = engine;
   engine.reserve(engine.blobAt + file.length);
   engine.bytes(engine.blobAt, file.length).set(file);
   engine.probe(file.length, file.length);

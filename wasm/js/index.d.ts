@@ -39,7 +39,7 @@ export interface Features {
   /** WebAssembly SIMD, without which nothing works. */
   simd: boolean;
   /** Whether relaxed SIMD is there and its dot product is exact, by trial; never under Node. `load` then takes
-   * the faster module. */
+   * the faster ways to compute. */
   relaxed: boolean;
   /** The page is cross-origin isolated: threads may share memory. */
   isolated: boolean;
@@ -77,15 +77,15 @@ export interface LoadOptions {
   /** Hears of what did not hinder the load, at most once: code 'quota', no copy could be kept. By default it goes to the
    * console. */
   onWarning?: (warning: BitbrushError) => void;
-  /** Address of the module, relative to the page; it is taken as it is. By default bitbrush-relaxed.wasm where it suits
-   * the engine, and bitbrush-simd128.wasm, which has no threads, otherwise or if the host lacks that, one folder above
-   * this file. An address that ends in '/' is a folder to look for these in. */
+  /** Address of the module, relative to the page; it is taken as it is. By default bitbrush-simd128.wasm, one folder above
+   * this file, with bitbrush-relaxed.wasm on top of it where that suits the engine and the host has it. An address that
+   * ends in '/' is a folder to look for these in. */
   wasm?: string | URL;
   /** Address of worker.js, relative to the page, for bundlers that do not find it themselves (esbuild). The files that it
    * imports lie beside it, or are bundled into it. By default beside this file. */
   worker?: string | URL;
-  /** Threads that draw, 1 to 64, at most: more than one only where the page is cross-origin isolated and relaxed SIMD
-   * is exact (never under Node). By default one for each core, at most 4. The picture is the same with any number. */
+  /** Threads that draw, 1 to 64, at most: more than one only where the page is cross-origin isolated (never under Node).
+   * By default one for each core, at most 4. The picture is the same with any number. */
   threads?: number;
   /** How long the worker may go on with an aborted request before it is ended, ms (1000); the next request then loads
    * the model into a new one. */

@@ -39,7 +39,7 @@ export async function load(from, options = {}) {
     );
   }
   const count = isolated ? threads ?? Math.min(navigator.hardwareConcurrency, THREADS) : 1;
-  const modules = moduleAddresses(relaxed ? ['relaxed', 'simd128'] : ['simd128'], addressOf(wasm)),
+  const modules = moduleAddresses(relaxed ? ['simd128', 'relaxed'] : ['simd128'], addressOf(wasm)),
     script = addressOf(worker);
   return stopping(signal, async stop => {
     const model = new Model(await sourceOf(from, stop, cache, sha256), modules, script, count, grace);

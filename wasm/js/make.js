@@ -1,13 +1,10 @@
 /** The worker's side of `quantize`: bitbrush-make.wasm on top of bitbrush-simd128.wasm, one model, one result. */
 import { toPlain } from './errors.js';
 import { open, receive } from './fetch.js';
-import { align, DONE, Engine, read, starting } from './raw.js';
+import { compile } from './module.js';
+import { DONE, Engine, starting } from './raw.js';
 
 const PHASES = /** @type {const} */ (['calibrate', 'quantize', 'write']);
-
-/** Room in memory and table for the data, the stack and the functions of bitbrush-make.wasm, and for those below. */
-const BYTES = 2 ** 19,
-  FUNCTIONS = 256;
 
 /**
  *     | stack, data | this module's data, stack | model file | model | LoRA files, texts | the maker's blocks … |
@@ -18,25 +15,12 @@ class Maker extends Engine {
    * @param {string} base of bitbrush-simd128.wasm, whose functions it calls
    */
   static async open(url, base) {
-    const engine = this.create(base); // both at once
-    engine.catch(() => {});
-    const bytes = await starting(url, () => read(url));
-    const maker = /** @type {Maker} */ (await engine);
-    await starting(url, async () => maker.#add(await WebAssembly.compile(bytes), base));
+    const below = this.create(base); // both at once
+    below.catch(() => {});
+    const { module } = await starting(url, () => compile(url, false));
+    const maker = /** @type {Maker} */ (await below);
+    await starting(url, () => maker.add(module));
     return maker;
-  }
-
-  /** @param {WebAssembly.Module} module @param {string} base */
-  async #add(module, base) {
-    const { x } = this,
-      table = x.__indirect_function_table;
-    this.reserve(BYTES);
-    table.grow(FUNCTIONS - table.length);
-    const exports = /** @type {any} */ ((await WebAssembly.instantiate(module, { env: x })).exports);
-    if (exports.bbm_build() !== x.bbw_info(10))
-      throw new Error(`it is of another build than ${base}: serve the modules of one release, and reload the page`);
-    this.x = { ...x, ...exports };
-    this.blobAt = align(exports.__heap_base.value);
   }
 
   /** @param {string} text */

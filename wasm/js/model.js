@@ -26,7 +26,7 @@ export class Model {
 
   /**
    * @param {import('./protocol.js').Source} source
-   * @param {string[]} modules addresses of modules that do, the preferred one first
+   * @param {string[]} modules addresses of the module, and of one on top of it, which a host may lack
    * @param {string | undefined} worker address of worker.js, where it is not beside this file
    * @param {number} threads at most
    * @param {number} [grace] ms to wait for a cancelled step

@@ -48,8 +48,11 @@ export type ToWorker = (Ask & { id: number }) | Tell;
 export interface Thread {
   module: WebAssembly.Module;
   memory: WebAssembly.Memory;
+  /** a module on top */ above: WebAssembly.Module | undefined;
+  /** length */ table: number;
   thread: number;
   /** the upper end of its stack */ stack: number;
+  /** and of the one for the module on top */ stackAbove: number;
 }
 
 export interface Failure {

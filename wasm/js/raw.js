@@ -2,14 +2,14 @@
  * One wasm instance and its memory, and nothing else: door.h as methods. JavaScript is the allocator. From
  * __heap_base up lie the model file, the model block, the session's workspace and the out area (pictures, PNG):
  *
- *     | stack, data | stacks of more threads | blob … | model | workspace | out |
+ *     | stack, data | data of a module on top | stacks of more threads | blob … | model | workspace | out |
  *
  * Memory only ever grows; views are made anew after every call because growing detaches them, or leaves them short
  * where threads share the memory. Shared bytes are copied before they leave: decoders and transfers refuse them.
  */
 import { BitbrushError, codeOf } from './errors.js';
-import { ofNode } from './places.js';
-import { STACK, setShared, startThreads } from './threads.js';
+import { compile, instantiateOn, newMemory } from './module.js';
+import { STACKS, startThreads } from './threads.js';
 
 const PAGE = 65536;
 const ERR_SHORT = -33;
@@ -17,76 +17,83 @@ export const DONE = 1,
   AGAIN = 2;
 export const align = (/** @type {number} */ at) => Math.ceil(at / 64) * 64;
 
-/** Of bitbrush-relaxed.wasm, in pages: as it is linked. */
-const LIMITS = { initial: 16, maximum: 65536 };
+/** Memory below the model at least, so that it has room for the data of one more module. */
+const BELOW = 2 ** 19;
 
 export class Engine {
   /**
    * @param {WebAssembly.Instance} instance
    * @param {WebAssembly.Memory} [memory] if the instance has none of its own
-   * @param {number} [stacks] bytes for those of more threads
    */
-  constructor(instance, memory, stacks = 0) {
-    const x = /** @type {any} */ (instance.exports);
-    this.x = x;
+  constructor(instance, memory) {
+    /** What the module shows, and what those on top of it do. */
+    this.x = /** @type {any} */ (instance.exports);
     /** @type {WebAssembly.Memory} */
-    this.memory = memory ?? x.memory;
-    this.stacksAt = align(x.__heap_base.value);
-    this.blobAt = this.stacksAt + stacks;
-    this.modelEnd = this.blobAt; // where the workspace may start
-    this.outAt = this.blobAt;
+    this.memory = memory ?? this.x.memory;
+    this.stacksAt = this.blobAt = this.modelEnd = this.outAt = 0; // modelEnd: where the workspace may start
     /** How many threads draw, once they have started. */
     this.threads = Promise.resolve(1);
     /** Names of the dot ways. */
-    this.ways = this.#names(x.bbw_way_name);
+    this.ways = this.#names(this.x.bbw_way_name);
+    this.#layOut(0);
   }
 
   /**
    * @param {URL | string} url of the module
    * @param {number} [threads] at most, if it is a module that can have threads; more than 1 in isolated pages only
+   * @param {URL | string} [ways] of bitbrush-relaxed.wasm, which goes on top of it, or does not: a host may lack it, or
+   *   answer with a page in its place
    */
-  static create(url, threads = 1) {
+  static create(url, threads = 1, ways = undefined) {
+    const shared = threads > 1,
+      more = ways === undefined ? undefined : compile(ways, shared).catch(() => undefined); // both at once
     return starting(url, async () => {
-      const bytes = await read(url),
-        shared = threads > 1;
-      const imported = setShared(bytes, shared);
-      const module = await WebAssembly.compile(bytes);
-      if (!imported) return new this(await WebAssembly.instantiate(module));
-      const memory = new WebAssembly.Memory({ ...LIMITS, shared });
-      const instance = await WebAssembly.instantiate(module, { env: { memory } });
-      const engine = new this(instance, memory, (threads - 1) * STACK);
-      if (shared) engine.#start(module, threads);
+      const { module, imports } = await compile(url, shared);
+      const memory = imports ? newMemory(shared) : undefined;
+      const engine = new this(await WebAssembly.instantiate(module, memory && { env: { memory } }), memory);
+      const above = (await more)?.module;
+      const added = above && (await engine.addWays(above));
+      if (shared && memory) engine.#start({ module, memory, above: added ? above : undefined }, threads);
       return engine;
     });
   }
 
-  /**
-   * @param {WebAssembly.Module} module
-   * @param {number} count
-   */
-  #start(module, count) {
-    this.reserve(this.blobAt);
-    this.x.bbw_threads(count);
-    this.threads = startThreads(module, this.memory, this.stacksAt, count);
+  /** @param {WebAssembly.Module} module @returns {Promise<boolean>} whether its ways are there from now on */
+  async addWays(module) {
+    try {
+      await this.add(module);
+      this.x.bbr_add();
+      this.ways = this.#names(this.x.bbw_way_name);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Puts a module on top of this one, before anything else; there is room for one. @param {WebAssembly.Module} module */
+  async add(module) {
+    this.reserve(BELOW);
+    const exports = await instantiateOn(module, this.x, this.memory);
+    if (exports.bbw_build() !== this.x.bbw_info(10))
+      throw new Error('it is of another build than the module below it: serve those of one release, and reload the page');
+    this.x = { ...this.x, ...exports };
+    this.#layOut(0);
+  }
+
+  #layOut(/** @type {number} */ stacks) {
+    this.stacksAt = align(this.x.__heap_base.value);
+    this.blobAt = this.modelEnd = this.outAt = this.stacksAt + stacks;
   }
 
   /**
-   * The first of these modules that starts: a host may lack the preferred one, or answer with a page in its place.
-   * @param {string[]} urls
-   * @param {number} [threads]
+   * @param {Omit<import('./protocol.js').Thread, 'table' | 'thread' | 'stack' | 'stackAbove'>} what
+   * @param {number} count
    */
-  static async first(urls, threads) {
-    const why = [];
-    for (const url of urls) {
-      try {
-        return await this.create(url, threads);
-      } catch (error) {
-        why.push(error);
-      }
-    }
-    if (why.length === 1) throw why[0];
-    const text = why.map(error => /** @type {Error} */ (error).message).join('; ');
-    throw new BitbrushError('worker', text, { cause: why[0] });
+  #start(what, count) {
+    this.#layOut((count - 1) * STACKS);
+    this.reserve(this.blobAt);
+    this.x.bbw_threads(count);
+    this.threads = startThreads({ ...what, table: this.x.__indirect_function_table.length }, this.stacksAt, count);
   }
 
   get memoryBytes() {
@@ -299,20 +306,6 @@ export async function starting(url, start) {
     const text = `cannot start ${url}: ${cause instanceof Error ? cause.message : cause}`;
     throw new BitbrushError('worker', text, { cause });
   }
-}
-
-/** The bytes of a module. @param {URL | string} from @returns {Promise<Uint8Array<ArrayBuffer>>} */
-export async function read(from) {
-  const url = new URL(from);
-  if (url.protocol === 'file:') {
-    // Node; its fetch knows no files
-    const { readFile } = /** @type {typeof import('node:fs/promises')} */ (await ofNode('fs/promises'));
-    return readFile(url);
-  }
-  const reply = await fetch(url);
-  if (!reply.ok) throw new Error(`the server answered ${reply.status} ${reply.statusText}`);
-  // Not compiled as it streams: that refuses servers that do not know the type application/wasm, and 100 kB are quick.
-  return new Uint8Array(await reply.arrayBuffer());
 }
 
 /**

@@ -31,7 +31,7 @@ const serve = {
     const warn = (/** @type {BitbrushError} */ error) => post({ id, progress: { warning: toPlain(error) } });
     const from = open(source, warn); // while the module compiles
     from.catch(() => {});
-    engine = await Engine.first(modules, threads);
+    engine = await Engine.create(modules[0], threads, modules[1]);
     const limit = { end: Infinity };
     const trial = timeWays(engine, times, limit);
     trial.catch(() => {});

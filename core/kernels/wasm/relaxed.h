@@ -1,10 +1,18 @@
-/* What the relaxed dot ways share. */
+/* The dot ways of relaxed SIMD, and what they share. */
 #ifndef BB_KERNELS_WASM_RELAXED_H
 #define BB_KERNELS_WASM_RELAXED_H
 
 #include <wasm_simd128.h>
 
 #include "kernels/kernels.h"
+
+extern const bb_dot bb_dot_wasm_relaxed_table2, bb_dot_wasm_relaxed_table, bb_dot_wasm_relaxed_dot;
+extern const bb_dot bb_dot_wasm_relaxed_wide, bb_dot_wasm_relaxed_dot32, bb_dot_wasm_relaxed_wide32;
+extern const bb_dot bb_dot_wasm_relaxed_split32;
+#define BB_RELAXED_WAYS                                                                          \
+    &bb_dot_wasm_relaxed_table2, &bb_dot_wasm_relaxed_table, &bb_dot_wasm_relaxed_dot,           \
+    &bb_dot_wasm_relaxed_wide, &bb_dot_wasm_relaxed_dot32, &bb_dot_wasm_relaxed_wide32,          \
+    &bb_dot_wasm_relaxed_split32
 
 /* A panel begins with it: acc starts at base + times·Σ a. */
 typedef struct relaxed_start { int32_t base[BB_TILE], times[BB_TILE]; } relaxed_start;
