@@ -2,7 +2,8 @@
 
 /**
  * @typedef {{
- *   model: string, label?: number, seed: string, steps: number, guidance?: number, sampler: string, count: number,
+ *   model: string, label?: number, seed: string, steps: number, guidance?: number,
+ *   sampler: import('../js/index.js').SamplerName, count: number,
  * }} Request
  */
 

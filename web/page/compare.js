@@ -59,8 +59,15 @@ function item(spec) {
   return { figure, canvas, figures };
 }
 
-/** @param {Spec} spec @param {AbortSignal} signal @param {(part: number) => void} overall */
-async function drawOne(spec, { label, seed, steps, guidance, sampler }, { figure, canvas, figures }, signal, overall) {
+/**
+ * @param {Spec} spec
+ * @param {import('./address.js').Request} request
+ * @param {ReturnType<typeof item>} place where it goes
+ * @param {AbortSignal} signal
+ * @param {(part: number) => void} overall is told how much of this drawing is done
+ */
+async function drawOne(spec, request, { figure, canvas, figures }, signal, overall) {
+  const { label, seed, steps, guidance, sampler } = request;
   const model = await open(spec, signal);
   show('drawing');
   say(`Drawing by ${spec.name} …`);
@@ -75,7 +82,7 @@ async function drawOne(spec, { label, seed, steps, guidance, sampler }, { figure
     figures.memory.textContent = megabytes(step.memoryBytes);
     overall((step.index + 1) / step.total);
   }
-  canvas.setAttribute('aria-label', `${spec.name}: ${titleOf(spec, { label, seed, count: 1 })}`);
+  canvas.setAttribute('aria-label', `${spec.name}: ${titleOf(spec, request)}`);
 }
 
 export const listen = () => $('compare').addEventListener('click', compare);

@@ -7,7 +7,7 @@ export const $ = id => document.getElementById(id);
  * A new element. Text goes into textContent only, because strings of models and sites are not trusted.
  * @param {string} tag
  * @param {Record<string, any>} [properties]
- * @param {(Node | string)[]} [children]
+ * @param {...(Node | string)} children
  * @returns {any}
  */
 export function element(tag, properties = {}, ...children) {
@@ -22,7 +22,7 @@ export function say(text, failed = false) {
   $('status').classList.toggle('failed', failed);
 }
 
-/** Adds what is to be known beside it and stays until the next drawing. @param {string[]} sentences without full stops */
+/** What is to be known beside it, until the next drawing. @param {...string} sentences without full stops */
 export function note(...sentences) {
   for (const text of sentences) $('note').append(element('span', { textContent: `${text}. ` }));
   $('note').hidden = !$('note').firstChild;

@@ -88,7 +88,8 @@ function showClasses(spec) {
 /** The picture is a part of one long one: every class beside the other. */
 function tile(spec, label, count) {
   const input = element('input', { type: 'radio', name: 'label', value: String(label) });
-  const picture = element('span', { className: spec.width < SMALL ? 'thumb pixels' : 'thumb' }), name = className(spec, label);
+  const picture = element('span', { className: spec.width < SMALL ? 'thumb pixels' : 'thumb' });
+  const name = className(spec, label);
   picture.style.backgroundImage = `url("${spec.pictures}")`;
   picture.style.backgroundSize = `${100 * count}% 100%`;
   picture.style.backgroundPosition = `${count > 1 ? (100 * label) / (count - 1) : 0}% 0`;
@@ -131,17 +132,24 @@ function explain() {
   $('sampler-hint').textContent = SAMPLERS[$('sampler').value] ?? '';
 }
 
-/** Sentences on what was asked for and the model, as far as it is known, does not have. @returns {string[]} */
+/**
+ * Sentences on what was asked for and the model, as far as it is known, does not have.
+ * @param {Spec} spec @param {Partial<Request>} asked
+ */
 export function unmet(spec, { label, sampler }) {
-  const known = spec.labels !== undefined, samplers = spec.info?.samplers, out = [];
+  const known = spec.labels !== undefined, samplers = spec.info?.samplers;
+  /** @type {string[]} */
+  const out = [];
   if (known && label !== undefined && label >= spec.classes)
-    out.push(spec.classes ? `${spec.name} has no class ${label}, only 0 to ${spec.classes - 1}` : `${spec.name} takes no class`);
+    out.push(spec.name + (spec.classes ? ` has no class ${label}, only 0 to ${spec.classes - 1}` : ' takes no class'));
   if (sampler && samplers && !samplers.includes(sampler)) out.push(`There is no sampler ${sampler}`);
   return out;
 }
 
-/** What the controls say, without what the model does not have; for a field that makes no sense, what it said before.
- * @returns {Request} */
+/**
+ * What the controls say, without what the model does not have; for a field that makes no sense, what it said before.
+ * @returns {Request}
+ */
 export function read() {
   const spec = /** @type {Spec} */ (shown);
   const label = $('classes').hidden ? $('label').value : $('classes').querySelector('input:checked')?.value;

@@ -81,7 +81,7 @@ export function unlessAborted(work, signal) {
   });
 }
 
-/** The library's errors are sentences for people; all others are the page's own fault. */
+/** The library's errors are sentences for people; all others are the page's own fault. @param {any} error */
 const sentence = ({ name, page, message }) =>
   name === 'BitbrushError' || page ? message : `This page failed: ${message}`;
 

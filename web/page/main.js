@@ -26,7 +26,8 @@ function start() {
       complaints.push(`This site has no model ${request.model.slice(0, 80)}; another one draws`);
     form.write(request);
     about();
-    complaints.push(...form.unmet(form.chosen(), request));
+    const spec = /** @type {import('./site.js').Spec} */ (form.chosen()); // there is one, or readSite would have thrown
+    complaints.push(...form.unmet(spec, request));
     draw('replace');
     note(...complaints);
   });

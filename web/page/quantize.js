@@ -33,6 +33,9 @@ export async function offer(spec) {
     const reply = await fetch('bitbrush-make.wasm', { method: 'HEAD' }).catch(() => undefined);
     if (!reply?.ok) return;
     teacher = spec;
+    made = undefined;
+    $('save-model').hidden = true;
+    $('quantized').textContent = '';
     $('quantize-name').textContent = `${spec.name}, ${megabytes(spec.bytes)}`;
   }
   $('quantize').hidden = !teacher;
@@ -81,10 +84,10 @@ function start(event) {
 /** @param {(blob: Blob, name: string) => Promise<void> | undefined} open what was made */
 export function listen(open) {
   openMade = open;
-  for (const [id, least, usual] of [['wbits', 1, 4], ['abits', 4, 8]]) {
-    for (let bits = least; bits <= 8; bits++) $(id).append(new Option(String(bits), String(bits)));
-    $(id).value = usual;
-  }
+  $('wbits').append(...[1, 2, 3, 4, 5, 6, 7, 8].map(bits => new Option(String(bits))));
+  $('abits').append(...[4, 5, 6, 7, 8].map(bits => new Option(String(bits))));
+  $('wbits').value = 4;
+  $('abits').value = 8;
   $('quantize').addEventListener('submit', start);
   $('save-model').addEventListener('click', () => made && download(made.blob, `${made.name}.safetensors`));
 }
