@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * Writes wasm/API.md from the declarations in wasm/js and their comments; with --check it only says whether that is needed.
+ * Writes wasm/API.md from the declarations in wasm/js and their comments; with --check it says whether that is needed.
  *     node wasm/api.mjs [--check]
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -44,9 +44,9 @@ function declarations(text) {
 
 // ---- writing ----
 
-const INTRODUCTION = `Made from the declarations in [\`js/\`](js) and their comments by \`node wasm/api.mjs\`. They need TypeScript 5.7 or
-later. \`bitbrush\` is \`js/index.js\`, and so on; \`bitbrush/worker\` and \`bitbrush/wasm/bitbrush-….wasm\` are files to point a
-bundler at.`;
+const INTRODUCTION = `Made from the declarations in [\`js/\`](js) and their comments by \`node wasm/api.mjs\`. They need
+TypeScript 5.7 or later. \`bitbrush\` is \`js/index.js\`, and so on; \`bitbrush/worker\` and
+\`bitbrush/wasm/bitbrush-….wasm\` are files to point a bundler at.`;
 
 const oneLine = text => text.replace(/\s+/g, ' ').trim();
 /** Prose: outside of `code` nothing is a tag. */
@@ -55,8 +55,8 @@ const cell = text => text.replaceAll('|', '\\|');
 const code = text => `\`${oneLine(text)}\``;
 const fenced = text => `\`\`\`ts\n${text}\n\`\`\``;
 const join = (...parts) => parts.filter(Boolean).join('\n\n');
-const table = (heads, rows) =>
-  [heads, heads.map(() => '---'), ...rows].map(row => `| ${row.map(cell).join(' | ')} |`).join('\n').replace(/ {2,}\|/g, ' |');
+const row = cells => `| ${cells.map(cell).join(' | ')} |`.replace(/ {2,}\|/g, ' |');
+const table = (heads, rows) => [heads, heads.map(() => '---'), ...rows].map(row).join('\n');
 
 /** Markdown of a comment: its lines joined to paragraphs; indented ones are code. */
 function paragraphs(doc) {
@@ -126,11 +126,11 @@ function page() {
     // What can be called comes first.
     const sections = all.map(section).filter(([heading]) => heading);
     sections.sort(([a], [b]) => b.endsWith(')') - a.endsWith(')'));
-    contents.push([`* [\`${name}\`](#${name.replace('/', '')})`, sections.map(([heading]) => link(heading)).join(', ')]);
-    parts.push(join(`## ${name}`, paragraphs(about), ...sections.map(([heading, text]) => `### ${heading}\n\n${text}`)));
+    const names = sections.map(([heading]) => link(heading)).join(', ');
+    contents.push(`* [\`${name}\`](#${name.replace('/', '')})${names && `: ${names}`}`);
+    parts.push(`## ${name}`, paragraphs(about), ...sections.map(([heading, text]) => `### ${heading}\n\n${text}`));
   }
-  const list = contents.map(([name, names]) => (names ? `${name}: ${names}` : name)).join('\n');
-  return `${join('# The JavaScript library', INTRODUCTION, list, ...parts)}\n`;
+  return `${join('# The JavaScript library', INTRODUCTION, contents.join('\n'), ...parts)}\n`;
 }
 
 const target = new URL('API.md', here),

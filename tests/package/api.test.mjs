@@ -16,7 +16,8 @@ test('the page is up to date', () => {
 
 test('a declaration that it lacks is noticed', () => {
   const folder = temporary();
-  for (const name of ['api.mjs', 'API.md', 'js']) cpSync(join(repo, 'wasm', name), join(folder, name), { recursive: true });
+  for (const name of ['api.mjs', 'API.md', 'js'])
+    cpSync(join(repo, 'wasm', name), join(folder, name), { recursive: true });
   assert.equal(check(folder).status, 0);
   appendFileSync(join(folder, 'js/index.d.ts'), '/** New. */\nexport function fresh(): void;\n');
   const { status, stderr } = check(folder);
@@ -31,6 +32,7 @@ test('every export has a section, and every property of its options a line', () 
     for (const [, kind, name] of text.matchAll(/^export (function|interface|class|type) (\w+)/gm))
       assert.ok(page.includes(`### ${name}${kind === 'function' ? '()' : ''}\n`), name);
     for (const [, body] of text.matchAll(/^export (?:interface|class) [^{]*\{$([^]*?)^\}$/gm))
-      for (const [, name] of body.matchAll(/^  (?:readonly )?(\w+\??): /gm)) assert.ok(page.includes(`| \`${name}\` |`), name);
+      for (const [, name] of body.matchAll(/^  (?:readonly )?(\w+\??): /gm))
+        assert.ok(page.includes(`| \`${name}\` |`), name);
   }
 });

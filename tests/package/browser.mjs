@@ -1,4 +1,4 @@
-/** Chromium on what a user has built from the package: a page that must draw the native tool's pixels, without a complaint. */
+/** Chromium on what a user has built from the package: pages that must draw the native tool's pixels, without complaints. */
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { after, before } from 'node:test';

@@ -14,7 +14,8 @@ export const modelPath = join(repo, 'models/fashion-w4a8.safetensors');
 export const request = { label: 9, seed: 7 };
 
 export function run(command, args, cwd, options = {}) {
-  return execFileSync(command, args, { cwd, encoding: 'utf8', timeout: 120000, stdio: ['ignore', 'pipe', 'pipe'], ...options });
+  const stdio = ['ignore', 'pipe', 'pipe'];
+  return execFileSync(command, args, { cwd, encoding: 'utf8', timeout: 120000, stdio, ...options });
 }
 
 const npm = (args, cwd) =>
@@ -59,5 +60,6 @@ export function write(folder, files) {
 export function examples(heading, language) {
   const text = readFileSync(join(staged, 'README.md'), 'utf8');
   const section = text.split(/^## /m).find(part => part.startsWith(`${heading}\n`)) ?? '';
-  return [...section.matchAll(/^```(\w+)\n([\s\S]*?)^```$/gm)].filter(found => found[1] === language).map(found => found[2]);
+  const blocks = [...section.matchAll(/^```(\w+)\n([^]*?)^```$/gm)];
+  return blocks.filter(found => found[1] === language).map(found => found[2]);
 }

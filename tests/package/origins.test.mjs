@@ -10,9 +10,11 @@ import { examples, project, write } from './common.mjs';
 const [html] = examples('In a page without a bundler', 'html');
 const folder = project();
 const threads = Math.min(cpus().length, 4);
-const said = 'Object.assign(globalThis, { done: true, threads: model.info.threads });\n</script>';
-const page = library =>
-  `<!doctype html>\n<title>app</title>\n<link rel="icon" href="data:,">\n${html.replace('./bitbrush/', library)}`.replace('</script>', said);
+const asked = 'Object.assign(globalThis, { done: true, threads: model.info.threads });\n</script>';
+const page = library => `<!doctype html>
+<title>app</title>
+<link rel="icon" href="data:,">
+${html.replace('./bitbrush/', library).replace('</script>', asked)}`;
 write(folder, { 'index.html': page('./bitbrush/') });
 cpSync(join(folder, 'node_modules/bitbrush'), join(folder, 'bitbrush'), { recursive: true });
 rmSync(join(folder, 'node_modules'), { recursive: true });

@@ -83,6 +83,13 @@ test('the example for Node draws what the native tool draws', () => {
   assert.ok(drawn.equals(expected.png), 'the file, too');
 });
 
+test('the example for a site writes one', () => {
+  const [command] = examples('A whole site', 'sh');
+  run('sh', ['-ec', `${command.trim()} --no-pictures`], folder, { env: { ...process.env, npm_config_offline: 'true' } });
+  for (const name of ['index.html', 'site.json', 'js/index.js', 'models/fashion-w4a8.safetensors'])
+    assert.ok(existsSync(join(folder, 'dist', name)), name);
+});
+
 test('bitbrush/node: what is a path, and what is said of one that leads nowhere', () => {
   const said = node(`
     import { createHash } from 'node:crypto';

@@ -2,7 +2,8 @@
 import { BitbrushError, detect, evict, load, quantize } from 'bitbrush';
 import { BitbrushCanvas } from 'bitbrush/element';
 import type { DrawRequest, ErrorCode, LoadOptions, Model, ModelInfo, Picture, Preview, Progress, Step } from 'bitbrush';
-import type { DotWay, Features, GenerateOptions, LoraFile, QuantizeOptions, QuantizeProgress, SamplerName } from 'bitbrush';
+import type { DotWay, Features, GenerateOptions, LoraFile, ModelSource, QuantizeOptions } from 'bitbrush';
+import type { QuantizeProgress, SamplerName } from 'bitbrush';
 
 const status = document.querySelector<HTMLElement>('#status')!;
 const say = (text: string): void => void (status.textContent = text);
@@ -21,12 +22,12 @@ function show(canvas: HTMLCanvasElement, { data, width, height }: Preview): void
 }
 
 /** The model, packed here if it is a float file of the user's. */
-async function open(from: File | URL, signal: AbortSignal): Promise<Model> {
-  const options: LoadOptions = { signal, onProgress: p => say(percent(p)), onWarning: w => say(w.message), cache: true };
+async function open(from: ModelSource, signal: AbortSignal): Promise<Model> {
+  const options: LoadOptions = { signal, onProgress: p => say(percent(p)), onWarning: w => say(w.message) };
   if (from instanceof URL) return load(from, { ...options, integrity: 'sha256-' + from.hash.slice(1), threads: 2 });
   const lora: LoraFile[] = [{ blob: new Uint8Array(8), scale: 0.5, config: { lora_alpha: 8 } }];
   const packing: QuantizeOptions = { wbits: 4, abits: 8, ladder: 'best', lora, signal, seed: 1n, onProgress: told };
-  return load(await quantize(from, packing), options);
+  return load(from instanceof File ? await quantize(from, packing) : from, options);
 }
 const told = ({ phase, done, total }: QuantizeProgress): void => say(`${phase} ${done} of ${total}`);
 
@@ -44,7 +45,8 @@ async function draw(model: Model, request: DrawRequest, canvas: HTMLCanvasElemen
 function about({ labels, samplers, threads, kernels, ways, metadata }: ModelInfo, { isolated }: Features): string {
   const names: readonly SamplerName[] = samplers;
   const fastest: DotWay | undefined = ways[0];
-  return [labels.map(l => l ?? '?').join(), names.join(), kernels, threads, isolated, fastest?.ns, metadata.license].join('\n');
+  const classes = labels.map(name => name ?? '?').join();
+  return [classes, names.join(), kernels, threads, isolated, fastest?.ns, metadata.license].join('\n');
 }
 
 const canvas = document.querySelector('canvas')!;
@@ -53,10 +55,12 @@ try {
   const features = await detect();
   await using model = await open(address, AbortSignal.timeout(120_000));
   document.title = about(model.info, features);
-  const picture = await draw(model, { label: 9, seed: '18446744073709551615', sampler: 'dpm++-2m', guidance: 2 }, canvas);
+  const request: DrawRequest = { label: 9, seed: '18446744073709551615', sampler: 'dpm++-2m', guidance: 2 };
+  const picture = await draw(model, request, canvas);
   if (picture) {
     const { seed, steps }: { seed: string; steps: number } = picture.request;
-    const file = new File([await model.png(picture, { Title: 'a boot' })], `${seed}-${steps}.png`, { type: 'image/png' });
+    const png = await model.png(picture, { Title: 'a boot' });
+    const file = new File([png], `${seed}-${steps}.png`, { type: 'image/png' });
     document.querySelector('a')!.href = URL.createObjectURL(file);
   }
   show(canvas, await model.draw({ ...picture?.request, steps: 4 }));

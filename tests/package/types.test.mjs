@@ -22,7 +22,8 @@ function complaints(options, which, folder = temporary()) {
     ...options,
   };
   write(folder, { 'tsconfig.json': JSON.stringify({ compilerOptions, ...which }) });
-  const { stdout, stderr } = spawnSync(join(packages, '.bin/tsc'), ['-p', folder], { encoding: 'utf8', timeout: 120000 });
+  const tsc = join(packages, '.bin/tsc');
+  const { stdout, stderr } = spawnSync(tsc, ['-p', folder], { encoding: 'utf8', timeout: 120000 });
   return stdout + stderr;
 }
 

@@ -36,13 +36,13 @@ function pathOf(from) {
 async function opened(from, options) {
   const path = pathOf(from);
   if (!path?.endsWith('.parts.json'))
-    return [/** @type {any} */ (await (Array.isArray(from) ? Promise.all(from.map(file)) : file(from))), located(options)];
+    return [await (Array.isArray(from) ? Promise.all(from.map(file)) : file(from)), located(options)];
   const { parts, sha256 } = checkList(await (await fileOf(path)).text(), pathToFileURL(path).href);
   const files = await Promise.all(parts.map(({ url }) => file(url)));
   return [/** @type {any} */ (files), /** @type {any} */ (located({ integrity: sha256, ...options }))];
 }
 
-/** @param {unknown} from */
+/** @param {unknown} from @returns {any} */
 const file = from => {
   const path = pathOf(from);
   return path === undefined ? from : fileOf(path);
@@ -51,7 +51,8 @@ const file = from => {
 /** @param {string} path */
 async function fileOf(path) {
   const about = await stat(path).catch(cause => {
-    throw new BitbrushError('arg', `${path} cannot be read: ${cause.code}; a path starts at ${process.cwd()}`, { cause });
+    const text = `${path} cannot be read: ${cause.code}; paths are relative to ${process.cwd()}`;
+    throw new BitbrushError('arg', text, { cause });
   });
   if (!about.isFile()) throw new BitbrushError('arg', `${path} is not a file: a model is a .safetensors file`);
   return Object.assign(await openAsBlob(path), { name: path }); // for messages

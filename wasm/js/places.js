@@ -1,6 +1,6 @@
 /**
- * Where the library's own files are: beside this one, unless a bundler has moved them. Bundlers find a file, and put its
- * new address in, only where `new URL('…', import.meta.url)` and `new Worker(new URL(…` are spelled out.
+ * Where the library's own files are: beside this one, unless a bundler has moved them. Bundlers find a file, and put in
+ * its new address, only where `new URL('…', import.meta.url)` and `new Worker(new URL(…` are spelled out.
  */
 const MODULES = {
   simd128: () => new URL('../bitbrush-simd128.wasm', import.meta.url),
@@ -48,7 +48,7 @@ export const ofNode = name => import(/* webpackIgnore: true */ /* @vite-ignore *
 /** Where a script lies among the files as they are shipped. @param {string} name */
 const shipped = name => new URL(`js/${name}`, MODULES.simd128());
 
-/** Its address if all files come, as they are shipped, from another origin than the page, such as a CDN. @param {string} name */
+/** Its address, if the files come as they are shipped from another origin than the page's, a CDN. @param {string} name */
 function remote(name) {
   const { origin, pathname } = MODULES.simd128();
   const asShipped = pathname.endsWith('/bitbrush-simd128.wasm'); // else a bundler knows where it is
