@@ -65,7 +65,7 @@ export class Page {
       });
       if (value) return value;
       if (performance.now() > end) {
-        const state = await this.evaluate(() => `${location} ${document.body.dataset.state}, ${document.body.innerText}`);
+        const state = await this.evaluate(() => `${location}: ${document.body.innerText}`);
         throw new Error(`waited in vain until ${what} with ${JSON.stringify(argument)}; ${state}`);
       }
       await pause(20);
