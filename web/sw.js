@@ -50,6 +50,7 @@ async function install() {
 
 /** The file as an earlier version has it, if it is the same. */
 async function kept(path) {
+  if (FILES[path] === '') return undefined; // any would do, so it has to be the newest
   for (const name of await caches.keys()) {
     if (!name.startsWith(PREFIX)) continue;
     const reply = await caches.match(addressOf(path), { cacheName: name });
@@ -151,7 +152,10 @@ async function page(event) {
   return isolated(reply);
 }
 
-/** A file of the version that the page or worker which asks is bound to; a worker that it starts gets the same. */
+/**
+ * A file of the version that the page or worker which asks is bound to; a worker that it starts gets the same. Chromium
+ * does not say who asks where a worker's worker imports: js/thread.js, the only one, imports nothing.
+ */
 async function file(event, path) {
   const version = await versionOf(event.clientId);
   await bind(event.resultingClientId, version);
