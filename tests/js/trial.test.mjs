@@ -8,7 +8,7 @@ import { site } from './common.mjs';
 const { timeWays } = await import(pathToFileURL(join(site, 'js/trial.js')).href);
 const MACS = 1000; // of a round
 
-/** Ways by name with ns(calls), the time of a multiply-add at that call; a clock that goes in steps of `tick` ms. */
+/** Ways by name with ns(calls, now), the time of a multiply-add at that call; a clock that goes in steps of `tick` ms. */
 function machine(ways, tick) {
   let now = 0;
   const calls = Object.keys(ways).map(() => 0);
@@ -18,7 +18,7 @@ function machine(ways, tick) {
     ways: Object.keys(ways),
     x: {
       bbw_trial(way, rounds) {
-        now += (rounds * MACS * Object.values(ways)[way](calls[way]++)) / 1e6;
+        now += (rounds * MACS * Object.values(ways)[way](calls[way]++, now)) / 1e6;
         return rounds * MACS;
       },
     },
@@ -28,10 +28,10 @@ afterEach(() => mock.restoreAll());
 const near = (a, b) => assert.ok(Math.abs(a / b - 1) < 0.15, `${a} is not about ${b}`);
 
 test('times are those of optimized code, by a fine clock and by a coarse one, on a busy machine', async () => {
-  for (const tick of [0.005, 0.1]) {
+  for (const tick of [0.005, 0.1, 1]) {
     const ways = {
-      slow: calls => (calls % 3 ? 0.9 : 2),
-      late: calls => (calls < 7 ? 2 : 0.25), // five calls make the first batch
+      slow: (_, now) => (now % 21 < 7 ? 2 : 0.9), // a cycle is some 3 to 6 ms
+      late: calls => (calls < 200 ? 2 : 0.25),
       fast: () => 0.5,
     };
     const [slow, late, fast] = await timeWays(machine(ways, tick), {}, { end: Infinity });
@@ -42,8 +42,8 @@ test('times are those of optimized code, by a fine clock and by a coarse one, on
 });
 
 test('no times rather than wrong ones: not in time, never the same twice, a clock that stands', async () => {
-  const ways = { a: () => 1, b: () => 2 }, restless = { a: calls => 0.88 ** calls, b: () => 1 };
-  assert.equal(await timeWays(machine(ways, 0.005), {}, { end: 7 }), undefined);
+  const ways = { a: () => 1, b: () => 2 }, restless = { a: calls => 1.01 ** calls, b: () => 1 };
+  assert.equal(await timeWays(machine(ways, 0.005), {}, { end: 5 }), undefined);
   mock.restoreAll();
   assert.equal(await timeWays(machine(restless, 0.005), {}, { end: 30 }), undefined);
   mock.restoreAll();

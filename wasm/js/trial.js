@@ -1,22 +1,34 @@
 /** Which of a module's dot ways are fast on this machine: timed while the model is on its way. */
 import { macrotask } from './task.js';
 
-const BATCH_MS = 1; // clocks of pages may go in steps of 0.1 ms
-const MOST_ROUNDS = 4096; // some milliseconds, where the clock goes in larger ones
+const BATCH_MS = 0.95; // of the clock, more than that: pages' clocks may go in steps of 0.1 ms, or of a whole one
+const ROUNDS = 8; // of a call: some 0.01 to 0.03 ms
+const MOST_CALLS = 512; // some milliseconds, where the clock goes in larger steps
 const CYCLES = 4; // at least: the first ones run the code of the engine's quick compiler
 const AGREE = 1.1;
 
 /**
- * One batch: ns for each multiply-add. `rounds` of it are kept for the next time.
- * @param {any} x @param {number} way @param {number[]} rounds
+ * Calls of a way until the clock has gone on by more than `ms`: when that was, and the multiply-adds; undefined if it
+ * does not.
+ * @param {any} x @param {number} way @param {number} from @param {number} ms
  */
-function batch(x, way, rounds) {
-  for (;; rounds[way] *= 2) {
-    const start = performance.now();
-    const done = x.bbw_trial(way, rounds[way]);
-    const ms = performance.now() - start;
-    if (ms >= BATCH_MS || rounds[way] >= MOST_ROUNDS) return (ms * 1e6) / done;
+function runPast(x, way, from, ms) {
+  for (let calls = 0, done = 0; calls < MOST_CALLS; calls++) {
+    done += x.bbw_trial(way, ROUNDS);
+    const now = performance.now();
+    if (now - from > ms) return { now, done };
   }
+}
+
+/**
+ * One batch: ns for each multiply-add, from one tick of the clock to another: whatever its steps, both ends are then as
+ * exact as a call is short. Undefined if the clock is too coarse even so.
+ * @param {any} x @param {number} way
+ */
+function batch(x, way) {
+  const start = runPast(x, way, performance.now(), 0);
+  const end = start && runPast(x, way, start.now, BATCH_MS);
+  return end && ((end.now - start.now) * 1e6) / end.done;
 }
 
 /**
@@ -29,14 +41,14 @@ function batch(x, way, rounds) {
 export async function timeWays({ x, ways }, known, limit) {
   if (ways.length < 2) return undefined;
   if (ways.every(name => name in known)) return ways.map(name => known[name]);
-  const least = ways.map(() => [Infinity, Infinity]),
-    rounds = ways.map(() => 32);
+  const least = ways.map(() => [Infinity, Infinity]);
   for (let cycle = 1; ; cycle++) {
     for (const way of ways.keys()) {
       await macrotask();
       if (performance.now() > limit.end) return undefined;
-      least[way] = [...least[way], batch(x, way, rounds)].sort((a, b) => a - b).slice(0, 2);
-      if (!least[way][0]) return undefined;
+      const ns = batch(x, way);
+      if (!ns) return undefined;
+      least[way] = [...least[way], ns].sort((a, b) => a - b).slice(0, 2);
     }
     if (cycle >= CYCLES && least.every(([first, second]) => second < AGREE * first)) return least.map(([ns]) => ns);
   }
