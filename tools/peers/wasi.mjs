@@ -123,6 +123,9 @@ export async function runTool(module, args, files) {
     },
     fd_close: fd => (open.delete(fd) || fd <= FOLDER_FD ? 0 : BADF),
     fd_sync: () => 0,
+    fd_readdir: () => BADF, // no folder can be opened
+    path_create_directory: () => PERM,
+    path_remove_directory: () => PERM,
     path_rename: () => PERM,
     path_unlink_file: () => PERM,
   };
