@@ -29,18 +29,23 @@ function start(what) {
 }
 
 /**
- * Starts threads 1 to count − 1. Resolves to how many threads there are, the caller's included; those that have not
- * answered in time are not counted, but may still come, and nothing ever waits for one.
+ * Starts threads 1 to count − 1, one after the other: Firefox may never return from `new Worker` in a worker while another
+ * one starts. Resolves to how many threads there are, the caller's included; those that have not answered in time are
+ * not counted, but may still come, and nothing ever waits for one.
  * @param {Omit<import('./protocol.js').Thread, 'thread' | 'stack' | 'stackAbove'>} what
  * @param {number} stacks address where their stacks begin: (count − 1) · STACKS bytes
  * @param {number} count
  */
 export async function startThreads(what, stacks, count) {
-  let running = 1;
-  const answers = Array.from({ length: count - 1 }, async (_, i) => {
-    const stack = stacks + (i + 1) * STACKS;
-    if (await start({ ...what, thread: i + 1, stack, stackAbove: stack - STACK })) running++;
-  });
-  await Promise.race([Promise.all(answers), new Promise(resolve => setTimeout(resolve, START_MS))]);
+  let running = 1,
+    late = false;
+  const all = (async () => {
+    for (let thread = 1; thread < count && !late; thread++) {
+      const stack = stacks + thread * STACKS;
+      if (await start({ ...what, thread, stack, stackAbove: stack - STACK })) running++;
+    }
+  })();
+  await Promise.race([all, new Promise(resolve => setTimeout(resolve, START_MS))]);
+  late = true;
   return running;
 }
