@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { build, native, sha256 } from '../js/common.mjs';
 import { check, same } from './check.mjs';
 import { inBrowsers } from './driver.mjs';
-import { fashion } from './library.mjs';
+import { fashion, hostile } from './library.mjs';
 import { PATIENCE, pause } from './page.mjs';
 import { serve } from './server.mjs';
 
@@ -13,15 +13,6 @@ const file = readFileSync(fashion.path);
 const axe = readFileSync(createRequire(join(process.env.BB_PACKAGES, 'x')).resolve('axe-core/axe.min.js'), 'utf8');
 const shots = join(build, 'screenshots');
 mkdirSync(shots, { recursive: true });
-
-/** The model with a class name that would be markup if anyone used innerHTML. */
-function hostile() {
-  const header = Number(file.readBigUInt64LE(0)),
-    text = file.subarray(8, 8 + header).toString();
-  const evil = text.replace('T-shirt/top', '<b>X</b>-top').trimEnd().padEnd(header);
-  if (evil === text || Buffer.byteLength(evil) !== header) throw new Error('no hostile model could be made');
-  return Buffer.concat([file.subarray(0, 8), Buffer.from(evil), file.subarray(8 + header)]);
-}
 
 const server = await serve();
 const { base, faults, asked } = server;

@@ -11,6 +11,16 @@ export const tiny = models.find(m => m.name === 'tiny');
 /** For a server's faults: the tiny model beside the site's. */
 export const withTiny = { '/models/tiny.safetensors': reply => reply.end(readFileSync(tiny.path)) };
 
+/** The fashion model with a class name that would be markup if anyone used innerHTML. */
+export function hostile() {
+  const file = readFileSync(fashion.path);
+  const header = Number(file.readBigUInt64LE(0)),
+    text = file.subarray(8, 8 + header).toString();
+  const evil = text.replace('T-shirt/top', '<b>X</b>-top').trimEnd().padEnd(header);
+  if (evil === text || Buffer.byteLength(evil) !== header) throw new Error('no hostile model could be made');
+  return Buffer.concat([file.subarray(0, 8), Buffer.from(evil), file.subarray(8 + header)]);
+}
+
 /** Any address of the site does, so that modules can be imported there. */
 export async function emptyPage(browser, base, options) {
   return (await browser.open(options)).goto(`${base}js/index.d.ts`);

@@ -5,6 +5,7 @@ import { pathToFileURL } from 'node:url';
 import { site } from '../js/common.mjs';
 import { check, same } from './check.mjs';
 import { inBrowsers } from './driver.mjs';
+import { hostile } from './library.mjs';
 import { missing, serve, webPage } from './server.mjs';
 import {
   checkLayout, drawing, drawn, modelPath, offers, screenshot, sends, settled, showsNative, siteJson, staysHome, visit,
@@ -42,15 +43,6 @@ const half = reply => {
   reply.write(file.subarray(0, file.length >> 1));
 };
 const halfLoaded = page => page.until(() => / of /.test(document.getElementById('left').textContent));
-
-/** The model with a class name that would be markup if anyone used innerHTML. */
-function hostile() {
-  const header = Number(file.readBigUInt64LE(0)),
-    text = file.subarray(8, 8 + header).toString();
-  const evil = text.replace('T-shirt/top', '<b>X</b>-top').trimEnd().padEnd(header);
-  if (evil === text || Buffer.byteLength(evil) !== header) throw new Error('no hostile model could be made');
-  return Buffer.concat([file.subarray(0, 8), Buffer.from(evil), file.subarray(8 + header)]);
-}
 
 await inBrowsers({
   async 'no model where it should be, and a retry'(browser) {

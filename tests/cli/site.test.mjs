@@ -6,9 +6,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { once } from 'node:events';
-import { dirname, join, relative } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { build, decodePng, sha256 } from '../js/common.mjs';
+import { build, decodePng, sha256, tree } from '../js/common.mjs';
 import { checkpoint, editHeader, folder, model, ok, refused, repo } from './tool.mjs';
 
 const FAILED = 1, USAGE = 2;
@@ -31,17 +31,6 @@ function put(at, files) {
 const page = put(folder(), shell);
 const site = (out, models, ...options) => ok('site', ...[models].flat(), '-o', out, '--page', page, '--json', ...options);
 const listOf = out => JSON.parse(readFileSync(join(out, 'site.json'), 'utf8'));
-
-/** { name: sha256 } of all files below, hidden ones too. */
-function tree(at, below = at) {
-  const found = {};
-  for (const entry of readdirSync(at, { withFileTypes: true })) {
-    const path = join(at, entry.name);
-    if (entry.isDirectory()) Object.assign(found, tree(path, below));
-    else found[relative(below, path)] = sha256(readFileSync(path));
-  }
-  return found;
-}
 
 const metadata = path => {
   const file = readFileSync(path);

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { library, sha256, site } from './common.mjs';
-import { FakeCaches, FakeLocks, etag, file, fill, half, host, send } from './loading.mjs';
+import { FakeCaches, FakeLocks, etag, file, fill, half, host, rejects, send } from './loading.mjs';
 
 const { evict } = await import(pathToFileURL(join(site, 'js/cache.js')).href);
 const whole = sha256(file);
@@ -32,12 +32,6 @@ const partsOf = ({ caches }) =>
       .filter(([key]) => !key.endsWith('about'))
       .map(([key, { body }]) => ({ key, bytes: body.length, cache })),
   );
-const rejects = (work, code, text) =>
-  assert.rejects(work, error => {
-    assert.equal(error.code, code, error.message);
-    assert.match(error.message, text);
-    return true;
-  });
 
 test('kept in parts, and used while the server says that it is current', async () => {
   const { at, tab, load } = await setting();

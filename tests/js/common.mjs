@@ -1,9 +1,9 @@
 /** Where things are, the native tool as a reference, and a PNG decoder of our own. */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, openAsBlob, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, openAsBlob, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { inflateSync } from 'node:zlib';
 
@@ -29,6 +29,17 @@ export const models = ['fashion-w8a8', 'fashion-w4a8', 'tiny']
 
 export const blobOf = path => openAsBlob(path);
 export const sha256 = bytes => createHash('sha256').update(bytes).digest('hex');
+
+/** { name: sha256 } of all files below, hidden ones too. */
+export function tree(at, below = at) {
+  const found = {};
+  for (const entry of readdirSync(at, { withFileTypes: true })) {
+    const path = join(at, entry.name);
+    if (entry.isDirectory()) Object.assign(found, tree(path, below));
+    else found[relative(below, path)] = sha256(readFileSync(path));
+  }
+  return found;
+}
 
 /** What `bitbrush generate` draws: { png, width, height, data } for a request with label, seed, steps, guidance. */
 export function native(model, request, ...options) {

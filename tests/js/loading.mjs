@@ -1,4 +1,5 @@
 /** For the tests of loading: a host that is told what to answer, the fetching half of a worker, and fake storage. */
+import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
@@ -155,3 +156,11 @@ export class FakeLocks {
     }
   }
 }
+
+/** That work fails with an error of this code, whose message says so. */
+export const rejects = (work, code, text) =>
+  assert.rejects(work, error => {
+    assert.equal(error.code, code, error.message);
+    assert.match(error.message, text);
+    return true;
+  });

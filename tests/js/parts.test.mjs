@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
 import { library, sha256 } from './common.mjs';
-import { FakeCaches, FakeLocks, file, fill, host, send } from './loading.mjs';
+import { FakeCaches, FakeLocks, file, fill, host, rejects, send } from './loading.mjs';
 
 const whole = sha256(file);
 const cuts = [0, 5, 1000000, 2300000, file.length]; // the first part ends in the header's length
@@ -36,12 +36,6 @@ async function split(list = listOf(), answer = send) {
   return { at, files, got, tab, url, load };
 }
 const names = ['m.parts.json', 'm.0', 'm.1', 'm.2', 'm.3'];
-const rejects = (work, code, text) =>
-  assert.rejects(work, error => {
-    assert.equal(error.code, code, error.message);
-    assert.match(error.message, text);
-    return true;
-  });
 
 test('a list of parts: each is fetched once, kept, and not asked for again', async () => {
   const { got, load } = await split();

@@ -6,7 +6,7 @@ import { after, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { library, models, sha256 } from './common.mjs';
 import { serveFiles } from '../../web/serve.mjs';
-import { etag, file, fill, half, host, send } from './loading.mjs';
+import { etag, file, fill, half, host, rejects, send } from './loading.mjs';
 
 const whole = sha256(file);
 const hosts = [];
@@ -24,12 +24,6 @@ async function second(headers, then = {}) {
   assert.equal(found, whole);
   return at.asked;
 }
-const rejects = (work, code, text) =>
-  assert.rejects(work, error => {
-    assert.equal(error.code, code, error.message);
-    assert.match(error.message, text);
-    return true;
-  });
 
 test('goes on from what is in memory, as often as it takes', async () => {
   const at = await hostOf((ask, reply) => send(ask, reply, { cut: 400000 }));

@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { join } from 'node:path';
 import { test } from 'node:test';
-import { build, models, sha256 } from '../js/common.mjs';
+import { build, models, tree } from '../js/common.mjs';
 import { modelPath, project, run } from './common.mjs';
 
 const folder = project();
@@ -12,17 +12,6 @@ const tiny = models.find(model => model.name === 'tiny').path;
 const npx = (...args) =>
   spawnSync(join(folder, 'node_modules/.bin/bitbrush'), args, { encoding: 'utf8', timeout: 300000, cwd: folder });
 const native = (...args) => run(join(build, 'bitbrush'), args, folder);
-
-/** { name: sha256 } of all files below, hidden ones too. */
-function tree(at, below = at) {
-  const found = {};
-  for (const entry of readdirSync(at, { withFileTypes: true })) {
-    const path = join(at, entry.name);
-    if (entry.isDirectory()) Object.assign(found, tree(path, below));
-    else found[relative(below, path)] = sha256(readFileSync(path));
-  }
-  return found;
-}
 
 /** Both write with these arguments, each into its own folder, which may be a site already; the reports are the same. */
 function both(name, ...args) {
