@@ -65,6 +65,6 @@ bool bb_cli_interrupted(void);
 void bb_cli_release_signals(void);
 
 extern const bb_command bb_command_import, bb_command_quantize, bb_command_generate, bb_command_info, bb_command_run,
-    bb_command_eval, bb_command_bench, bb_command_site;
+    bb_command_eval, bb_command_bench, bb_command_site, bb_command_train, bb_command_distill;
 
 #endif

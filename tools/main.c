@@ -6,7 +6,7 @@
 
 static const bb_command *const commands[] = {
     &bb_command_import, &bb_command_quantize, &bb_command_generate, &bb_command_eval, &bb_command_run, &bb_command_info,
-    &bb_command_site, &bb_command_bench,
+    &bb_command_site, &bb_command_bench, &bb_command_train, &bb_command_distill,
 };
 
 static void usage(FILE *to)

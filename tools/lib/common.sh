@@ -26,6 +26,8 @@ need_build_tools() {
     need lld-19 wasm-ld-19
     need libstb-dev /usr/include/stb/stb_image_write.h
     need libjsmn-dev /usr/include/jsmn.h
+    need libdnnl-dev /usr/include/dnnl.h # with zlib: bitbrush train and distill
+    need zlib1g-dev /usr/include/zlib.h
 }
 
 need_other_builds() {
