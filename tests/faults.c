@@ -398,8 +398,8 @@ static void make_inputs(trap *t)
     if (mkdir(out_dir, 0777) || mkdir(in_page, 0777)) abort();
     checkpoint_put(in_page, "index.html", "a page", 6);
     static const float x[16], one = 1;
-    const bb_st_out list[] = {{"in.sample", 4, {1, 1, 4, 4}, x}, {"in.timestep", 1, {1}, &one},
-                              {"in.class_labels", 1, {1}, &one}};
+    const bb_st_out list[] = {{"in.sample", 4, {1, 1, 4, 4}, x, 0}, {"in.timestep", 1, {1}, &one, 0},
+                              {"in.class_labels", 1, {1}, &one, 0}};
     bb_error err;
     uint8_t *data;
     size_t n;

@@ -336,9 +336,9 @@ static float one_number(const model *m, const char *config, const float *alpha, 
 {
     static float a[16], b[16];
     a[0] = 2, b[0] = 0.5f; /* product 1 at [0][0] */
-    const bb_st_out list[] = {{"down_blocks.1.attentions.0.to_q.lora_A.weight", 2, {1, 16}, a},
-                              {"down_blocks.1.attentions.0.to_q.lora_B.weight", 2, {16, 1}, b},
-                              {"down_blocks.1.attentions.0.to_q.alpha", 0, {0}, alpha}};
+    const bb_st_out list[] = {{"down_blocks.1.attentions.0.to_q.lora_A.weight", 2, {1, 16}, a, 0},
+                              {"down_blocks.1.attentions.0.to_q.lora_B.weight", 2, {16, 1}, b, 0},
+                              {"down_blocks.1.attentions.0.to_q.alpha", 0, {0}, alpha, 0}};
     bb_lora_file file = {.name = "one", .scale = scale, .config = config, .config_bytes = config ? strlen(config) : 0};
     const bb_pack *p = &m->m->pack;
     uint8_t *bytes = NULL;

@@ -133,7 +133,9 @@ static void test_round_trip(void)
 {
     static const float a[6] = {1, -2, 3.5f, 0, 1e-40f, 6e30f}, b[1] = {7};
     const bb_st_out list[] = {
-        {"plain", 2, {2, 3}, a}, {"q\"uo\\te\n", 0, {0}, b}, {"empty", 1, {0}, NULL}, {"é", 1, {1}, b}};
+        {"plain", 2, {2, 3}, a, 0}, {"q\"uo\\te\n", 0, {0}, b, 0}, {"empty", 1, {0}, NULL, 0},
+        {"é", 1, {1}, b, BB_ST_F32}, {"halves", 1, {3}, a, BB_ST_F16}, {"bytes", 2, {5, 1}, a, BB_ST_U8},
+        {"counts", 1, {2}, a, BB_ST_I64}};
     bb_error err = {.text = ""};
     bb_st_file st;
     uint8_t *bytes;
@@ -143,7 +145,7 @@ static void test_round_trip(void)
     CHECK(st.st.n == BB_COUNT(list), "%zu tensors", st.st.n);
     for (size_t i = 0; i < BB_COUNT(list); i++) {
         const bb_st_tensor *t = bb_safetensors_find(&st.st, list[i].name);
-        CHECK(t && t->rank == list[i].rank && t->dtype == BB_ST_F32, "%s", list[i].name);
+        CHECK(t && t->rank == list[i].rank && t->dtype == list[i].dtype, "%s", list[i].name);
         if (t && t->count) CHECK(!memcmp(t->data, list[i].data, t->bytes), "%s", list[i].name);
     }
     CHECK(!bb_safetensors_find(&st.st, "absent"), "found what is not there");

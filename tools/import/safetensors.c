@@ -54,11 +54,13 @@ static size_t put_string(char *out, const char *s)
     return n + 1;
 }
 
-static size_t count_of(const bb_st_out *t)
+static size_t bytes_of(const bb_st_out *t)
 {
-    size_t count = 1;
-    for (uint32_t i = 0; i < t->rank; i++) count *= t->shape[i];
-    return count;
+    static const uint8_t sizes[] = {[BB_ST_F32] = 4, [BB_ST_F16] = 2, [BB_ST_BF16] = 2, [BB_ST_I64] = 8, [BB_ST_I32] = 4,
+                                    [BB_ST_U8] = 1};
+    size_t bytes = sizes[t->dtype];
+    for (uint32_t i = 0; i < t->rank; i++) bytes *= t->shape[i];
+    return bytes;
 }
 
 /* The header's JSON; out NULL only measures. */
@@ -70,9 +72,9 @@ static size_t put_header(char *out, const bb_st_out *list, size_t n)
         uint64_t dims[4];
         for (uint32_t d = 0; d < list[i].rank; d++) dims[d] = list[i].shape[d];
         bb_st_shape_text(shape, sizeof shape, dims, list[i].rank);
-        size_t end = begin + count_of(&list[i]) * 4;
-        int length = snprintf(entry, sizeof entry, ":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
-                              shape, begin, end);
+        size_t end = begin + bytes_of(&list[i]);
+        int length = snprintf(entry, sizeof entry, ":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
+                              bb_st_dtype_name(list[i].dtype), shape, begin, end);
         if (out) out[at] = i ? ',' : '{';
         at++;
         at += put_string(out ? out + at : NULL, list[i].name);
@@ -87,7 +89,7 @@ static size_t put_header(char *out, const bb_st_out *list, size_t n)
 bb_status bb_safetensors_write(const bb_st_out *list, size_t n, uint8_t **out, size_t *out_size, bb_error *err)
 {
     size_t length = put_header(NULL, list, n), header = (length + 7) / 8 * 8, size = 8 + header;
-    for (size_t i = 0; i < n; i++) size += count_of(&list[i]) * 4;
+    for (size_t i = 0; i < n; i++) size += bytes_of(&list[i]);
     uint8_t *p = malloc(size);
     if (!p) return bb_fail(err, BB_ERR_SPACE, "out of memory for %z bytes of tensors", size);
     uint64_t word = header;
@@ -96,7 +98,7 @@ bb_status bb_safetensors_write(const bb_st_out *list, size_t n, uint8_t **out, s
     put_header((char *)p + 8, list, n);
     size_t at = 8 + header;
     for (size_t i = 0; i < n; i++) {
-        size_t bytes = count_of(&list[i]) * 4;
+        size_t bytes = bytes_of(&list[i]);
         if (bytes) memcpy(p + at, list[i].data, bytes);
         at += bytes;
     }

@@ -22,7 +22,8 @@ void bb_st_file_close(bb_st_file *f);
 typedef struct bb_st_out {
     const char *name;
     uint32_t rank, shape[4];
-    const float *data; /* F32, row-major */
+    const void *data; /* row-major */
+    uint32_t dtype;   /* bb_st_dtype; 0: F32 */
 } bb_st_out;
 
 /* The file's bytes, malloc'd; the caller frees. */
