@@ -111,12 +111,9 @@ static bb_status open_labels(bb_host *h, bb_error *err)
     return BB_OK;
 }
 
-bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt, bb_error *err)
+static bb_status open_all(bb_host *h, const char *path, const uint8_t *blob, size_t n, const bb_host_options *opt,
+                          bb_error *err)
 {
-    const uint8_t *blob;
-    size_t n;
-    *h = (bb_host){0};
-    BB_TRY(open_blob(h, path, opt, &blob, &n, err));
     BB_TRY(open_model(h, path, blob, n, err));
     BB_TRY(open_labels(h, err));
     BB_TRY(bb_host_kernels(&h->model->kernels, opt->cpu, err));
@@ -125,6 +122,22 @@ bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt,
     if (opt->lora.n) BB_TRY(bb_lora_fold_list(h->model, &opt->lora, &h->folded, err));
     bb_host_threads(h, opt->threads);
     return BB_OK;
+}
+
+bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt, bb_error *err)
+{
+    const uint8_t *blob;
+    size_t n;
+    *h = (bb_host){0};
+    BB_TRY(open_blob(h, path, opt, &blob, &n, err));
+    return open_all(h, path, blob, n, opt, err);
+}
+
+bb_status bb_host_open_bytes(bb_host *h, const char *name, const uint8_t *bytes, size_t n, const bb_host_options *opt,
+                             bb_error *err)
+{
+    *h = (bb_host){0};
+    return open_all(h, name, bytes, n, opt, err);
 }
 
 void bb_host_threads(bb_host *h, uint32_t threads)

@@ -45,6 +45,9 @@ typedef struct bb_host_options {
 /* Opens a packed file, or a checkpoint folder as f32, and folds the LoRAs in. Starts the threads. bb_host_close works
  * after failures too. */
 bb_status bb_host_open(bb_host *h, const char *path, const bb_host_options *opt, bb_error *err);
+/* The same for a packed file in memory, aligned to 64 bytes, which stays the caller's; name: what messages call it. */
+bb_status bb_host_open_bytes(bb_host *h, const char *name, const uint8_t *bytes, size_t n, const bb_host_options *opt,
+                             bb_error *err);
 /* The kernels that --cpu asks for; a usage error if this CPU cannot run them. */
 bb_status bb_host_kernels(bb_kernels *out, uint32_t cpu, bb_error *err);
 /* The word of --cpu: a level without kernels of its own runs on a lower one, which bb_model_kernels names. */

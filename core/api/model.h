@@ -26,7 +26,7 @@ uint32_t bb_session_ran(const bb_session *s);
 void bb_session_fuse(bb_session *s, bool on);
 
 /* For tools that compare runs: picture 0's x of the current step (writable between steps) and the guided model output
- * of the last step. n: values. */
+ * of the last step; the batch's other pictures follow. n: values of a picture. */
 float *bb_session_x(bb_session *s, size_t *n);
 const float *bb_session_prediction(const bb_session *s, size_t *n);
 
