@@ -1,10 +1,11 @@
-/* The only file pair that knows oneDNN: convolutions and matrix products, forward and backward, in f32 or with bf16
- * operands and f32 sums. bf16 is used where the CPU multiplies it (AVX512_BF16, AMX); elsewhere bb_dnn_bf16 is false and
+/* oneDNN, which dnn.c, dnn_matmul.c and dnn_api.h alone know: convolutions and matrix products, forward and backward,
+ * in f32 or with bf16 operands and f32 sums. bf16 is used where the CPU multiplies it (AVX512_BF16, AMX); elsewhere bb_dnn_bf16 is false and
  * the callers stay in f32.
  *
  * Primitives are made once for a shape and kept. Weights lie in the layout of our files, conv [kh][kw][in][out], linear
  * [in][out]; values are NHWC. A convolution keeps its own repacked copy of the weights: bb_conv_weights renews it. The
- * same shape and thread count give the same bits in every run. All pointers are aligned to 64 bytes. */
+ * same shape and thread count give the same bits in every run. All pointers are aligned to 64 bytes. One thread at a time
+ * uses a bb_dnn and what was made from it: the primitives share a scratch buffer, and thread themselves. */
 #ifndef BB_TRAIN_ENGINE_DNN_H
 #define BB_TRAIN_ENGINE_DNN_H
 
@@ -30,7 +31,8 @@ typedef struct bb_conv_shape {
 
 typedef struct bb_conv bb_conv; /* primitives, repacked weights and scratch of one layer */
 /* bf16: x and dy are uint16_t bf16; else f32. y, dx, dw are always f32. */
-bb_status bb_conv_new(bb_conv **out, bb_dnn *d, const bb_conv_shape *shape, bool bf16, uint32_t directions, bb_error *err);
+bb_status bb_conv_new(bb_conv **out, bb_dnn *d, const bb_conv_shape *shape, bool bf16, uint32_t directions,
+                      bb_error *err);
 void bb_conv_free(bb_conv *c);
 size_t bb_conv_bytes(const bb_conv *c); /* memory that it holds */
 void bb_conv_weights(bb_conv *c, const float *w); /* [kh][kw][in][out] f32, rounded to bf16 if so */
@@ -38,13 +40,18 @@ void bb_conv_forward(bb_conv *c, const void *x, const float *bias /* [out] or NU
 void bb_conv_data(bb_conv *c, const void *dy, float *dx);           /* dx is overwritten */
 void bb_conv_grad(bb_conv *c, const void *x, const void *dy, float *dw); /* dw [kh][kw][in][out] is overwritten */
 
-/* c[b] = alpha · a[b] · b[b] (+ c[b] if add) for b < batch, f32; element (i, j) of a is a[i·row + j·column]. One of the
- * two strides of each matrix is 1. bf16: products of operands rounded to bf16, inside. */
-typedef struct bb_matrix { size_t batch, row, column; } bb_matrix; /* strides, elements */
-typedef struct bb_matmul_shape { uint32_t batch, m, n, k; bb_matrix a, b, c; } bb_matmul_shape;
+/* C = alpha · A · B (+ C if add), f32, for outer × batch triples, such as items × heads. Element (i, j) of a matrix is
+ * at [o·outer + b·batch + i·row + j·column]; row or column is 1. A is m × k, B k × n, C m × n. */
+typedef struct bb_matrix { size_t outer, batch, row, column; } bb_matrix; /* strides, elements */
+typedef struct bb_matmul_shape {
+    uint32_t outer, batch, m, n, k;
+    bb_matrix a, b, c;
+    float alpha;
+    bool add;
+} bb_matmul_shape;
 typedef struct bb_matmul bb_matmul;
-bb_status bb_matmul_new(bb_matmul **out, bb_dnn *d, const bb_matmul_shape *shape, bool bf16, bb_error *err);
+bb_status bb_matmul_new(bb_matmul **out, bb_dnn *d, const bb_matmul_shape *shape, bb_error *err);
 void bb_matmul_free(bb_matmul *m);
-void bb_matmul_run(bb_matmul *m, const float *a, const float *b, float *c, float alpha, bool add);
+void bb_matmul_run(bb_matmul *m, const float *a, const float *b, float *c);
 
 #endif
