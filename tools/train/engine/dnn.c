@@ -205,7 +205,7 @@ static dnnl_status_t plan_conv(conv_plan *p, bb_conv *c)
     if (made == dnnl_success) made = dnnl_primitive_attr_set_scratchpad_mode(p->attr, dnnl_scratchpad_mode_user);
     if (made == dnnl_success)
         made = bb_conv_desc(&p->hint, c->d, BB_DNN_FORWARD, &p->x, &p->w, &p->bias, &p->y32, p->strides, p->before,
-                            p->after, NULL, p->attr, false);
+                            p->after, NULL, p->attr, NULL);
     return made;
 }
 
@@ -227,7 +227,7 @@ static dnnl_status_t new_forward(bb_conv *c, conv_plan *p)
                                        {DNNL_ARG_DST, dnnl_query_dst_md, 0}};
     dnnl_primitive_desc_t desc = NULL;
     dnnl_status_t made = bb_conv_desc(&desc, c->d, BB_DNN_FORWARD, &p->x, &p->w, &p->bias, &p->y32, p->strides,
-                                      p->before, p->after, NULL, p->attr, false);
+                                      p->before, p->after, NULL, p->attr, NULL);
     if (made == dnnl_success) made = bb_task_new(&c->forward, c->d, desc, args, BB_COUNT(args));
     if (made == dnnl_success) made = packed(c, &c->forward, dnnl_query_weights_md, 0, &c->w_forward);
     if (made != dnnl_success) return made;
@@ -240,11 +240,12 @@ static dnnl_status_t new_data(bb_conv *c, conv_plan *p)
     static const bb_task_arg args[] = {{DNNL_ARG_DIFF_DST, dnnl_query_diff_dst_md, 0},
                                        {DNNL_ARG_WEIGHTS, dnnl_query_weights_md, 0},
                                        {DNNL_ARG_DIFF_SRC, dnnl_query_diff_src_md, 0}};
-    /* oneDNN 2.6.3's 1x1 kernel is wrong here: it pairs an odd last output's products with another pixel's. */
+    /* oneDNN's 1x1 kernels (seen in 2.6.3 and 3.2) are wrong in bf16 here: they pair an odd last output's products
+     * with another pixel's. */
     const bool odd = c->bf16 && c->shape.kh == 1 && c->shape.kw == 1 && c->shape.out % 2;
     dnnl_primitive_desc_t desc = NULL;
     dnnl_status_t made = bb_conv_desc(&desc, c->d, BB_DNN_DATA, &p->x32, &p->w, NULL, &p->y, p->strides, p->before,
-                                      p->after, p->hint, p->attr, odd);
+                                      p->after, p->hint, p->attr, odd ? "1x1" : NULL);
     if (made == dnnl_success) made = bb_task_new(&c->data, c->d, desc, args, BB_COUNT(args));
     if (made != dnnl_success) return made;
     bb_layout_ref layout = bb_task_layout(&c->data, dnnl_query_weights_md, 0);
@@ -267,7 +268,7 @@ static dnnl_status_t new_grad(bb_conv *c, conv_plan *p)
     dnnl_status_t made = bb_layout_new(&w, BB_DNN_DIMS, kernel, dnnl_f32, NULL);
     if (made == dnnl_success)
         made = bb_conv_desc(&desc, c->d, BB_DNN_WEIGHTS, &p->x, &w, NULL, &p->y, p->strides, p->before, p->after,
-                            p->hint, p->attr, false);
+                            p->hint, p->attr, NULL);
     bb_layout_free(&w);
     if (made == dnnl_success) made = bb_task_new(&c->grad, c->d, desc, args, BB_COUNT(args));
     if (made != dnnl_success) return made;

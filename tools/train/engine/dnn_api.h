@@ -6,6 +6,7 @@
 #include "train/engine/dnn.h"
 
 #include <dnnl.h>
+#include <string.h>
 
 struct bb_dnn {
     dnnl_engine_t engine;
@@ -17,6 +18,14 @@ struct bb_dnn {
 };
 
 enum { BB_DNN_DIMS = 4 }; /* of every descriptor here */
+
+/* Whether `part` is in the name of the implementation that was chosen ("jit_bf16_1x1:avx512_core_bf16"). */
+static inline bool bb_desc_named(const_dnnl_primitive_desc_t desc, const char *part)
+{
+    const char *name = NULL;
+    return part && dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &name) == dnnl_success &&
+           strstr(name, part);
+}
 
 #if DNNL_VERSION_MAJOR >= 3
 
@@ -36,13 +45,13 @@ static inline dnnl_status_t bb_layout_new(bb_layout *l, int rank, const dnnl_dim
                    : dnnl_memory_desc_create_with_tag(&l->desc, rank, dims, type, dnnl_format_tag_any);
 }
 
-/* hint: forward's descriptor, for the backward directions (x, y then are gradients where they are results). second:
- * the implementation that the library likes second. */
+/* hint: forward's descriptor, for the backward directions (x, y then are gradients where they are results). avoid:
+ * a part of the names of implementations that are passed over; NULL: none. */
 static inline dnnl_status_t bb_conv_desc(dnnl_primitive_desc_t *out, const bb_dnn *d, uint32_t direction,
                                          const bb_layout *x, const bb_layout *w, const bb_layout *bias,
                                          const bb_layout *y, const dnnl_dims_t strides, const dnnl_dims_t before,
                                          const dnnl_dims_t after, dnnl_primitive_desc_t hint,
-                                         dnnl_primitive_attr_t attr, bool second)
+                                         dnnl_primitive_attr_t attr, const char *avoid)
 {
     const dnnl_dims_t dense = {0, 0};
     const dnnl_alg_kind_t alg = dnnl_convolution_direct;
@@ -57,7 +66,8 @@ static inline dnnl_status_t bb_conv_desc(dnnl_primitive_desc_t *out, const bb_dn
             : dnnl_convolution_backward_weights_primitive_desc_create(out, d->engine, alg, x->desc, w->desc, NULL,
                                                                       y->desc, strides, dense, before, after, hint,
                                                                       attr);
-    return made == dnnl_success && second ? dnnl_primitive_desc_next_impl(*out) : made;
+    while (made == dnnl_success && bb_desc_named(*out, avoid)) made = dnnl_primitive_desc_next_impl(*out);
+    return made;
 }
 
 static inline dnnl_status_t bb_matmul_desc(dnnl_primitive_desc_t *out, const bb_dnn *d, const bb_layout *a,
@@ -92,7 +102,7 @@ static inline dnnl_status_t bb_conv_desc(dnnl_primitive_desc_t *out, const bb_dn
                                          const bb_layout *x, const bb_layout *w, const bb_layout *bias,
                                          const bb_layout *y, const dnnl_dims_t strides, const dnnl_dims_t before,
                                          const dnnl_dims_t after, dnnl_primitive_desc_t hint,
-                                         dnnl_primitive_attr_t attr, bool second)
+                                         dnnl_primitive_attr_t attr, const char *avoid)
 {
     dnnl_convolution_desc_t op;
     const dnnl_alg_kind_t alg = dnnl_convolution_direct;
@@ -106,10 +116,16 @@ static inline dnnl_status_t bb_conv_desc(dnnl_primitive_desc_t *out, const bb_dn
                                                           before, after);
     dnnl_primitive_desc_iterator_t each = NULL;
     if (made == dnnl_success) made = dnnl_primitive_desc_iterator_create(&each, &op, attr, d->engine, hint);
-    if (made == dnnl_success && second) made = dnnl_primitive_desc_iterator_next(each);
-    if (made == dnnl_success) *out = dnnl_primitive_desc_iterator_fetch(each);
+    while (made == dnnl_success) {
+        *out = dnnl_primitive_desc_iterator_fetch(each);
+        if (!*out) made = dnnl_out_of_memory;
+        if (!*out || !bb_desc_named(*out, avoid)) break;
+        dnnl_primitive_desc_destroy(*out);
+        *out = NULL;
+        made = dnnl_primitive_desc_iterator_next(each);
+    }
     if (each) dnnl_primitive_desc_iterator_destroy(each);
-    return made == dnnl_success && !*out ? dnnl_out_of_memory : made;
+    return made;
 }
 
 static inline dnnl_status_t bb_matmul_desc(dnnl_primitive_desc_t *out, const bb_dnn *d, const bb_layout *a,
