@@ -15,8 +15,9 @@ double bb_exp(double x);  /* result 0 below -745, inf above 709 */
 /* f32 e^x, error ≤ 2 ulp in [-87, 88]; 0 below (also for -inf), inf above, NaN stays NaN. */
 BB_INLINE float bb_expf(float x);
 
-/* x·Φ(x), Φ the normal distribution's (GELU without approximation), error ≤ 5e-7·|x|; and x·tanh(ln(1 + e^x)), error
+/* Φ(x), the normal distribution's, error ≤ 5e-7; x·Φ(x) (GELU without approximation); and x·tanh(ln(1 + e^x)), error
  * ≤ 8 ulp. NaN stays NaN. */
+BB_INLINE float bb_normal_cdff(float x);
 BB_INLINE float bb_geluf(float x);
 BB_INLINE float bb_mishf(float x);
 
@@ -74,7 +75,7 @@ BB_INLINE float bb_expf(float x)
 #define BB_GELU_P6 (-0.49040547013282776f / 2)
 #define BB_GELU_P7 (0.28612345457077026f / 2)
 #define BB_GELU_P8 (-0.05938634276390076f / 2)
-BB_INLINE float bb_geluf(float x)
+BB_INLINE float bb_normal_cdff(float x)
 {
     float z = (x < 0 ? -x : x) * BB_GELU_SQRT_HALF, t = 1.0f / (1.0f + 0.5f * z);
     float p = BB_GELU_P8;
@@ -87,8 +88,10 @@ BB_INLINE float bb_geluf(float x)
     p = p * t + BB_GELU_P1;
     p = p * t + BB_GELU_P0;
     float tail = (p * t) * bb_expf(-(z * z));
-    return x * (x < 0 ? tail : 1.0f - tail);
+    return x < 0 ? tail : 1.0f - tail;
 }
+
+BB_INLINE float bb_geluf(float x) { return x * bb_normal_cdff(x); }
 
 /* With e = e^x: tanh(ln(1 + e)) = n/(n + 2), n = e·(e + 2). From 20 on that is 1. */
 BB_INLINE float bb_mishf(float x)
