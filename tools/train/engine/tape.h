@@ -44,7 +44,7 @@ typedef struct bb_tape_options {
     bb_bindings bind;             /* items, height, width */
     bb_params *params;            /* borrowed; gradients are added to params->g */
     bb_dnn *dnn; const bb_ops *ops;
-    bool bf16;                    /* operands of float conv, linear and attention products; ignored without bb_dnn_bf16 */
+    bool bf16;                    /* operands of float conv and linear; ignored without bb_dnn_bf16 */
     bool last_f32;                /* the op that makes the output stays in f32 all the same */
     bool backward;                /* else memory is reused as values die */
     const uint32_t *keep; uint32_t n_keep; /* values to be readable after forward, and to take gradients: features */
@@ -66,5 +66,10 @@ const float *bb_tape_value(const bb_tape *t, uint32_t value); /* of an output or
 float *bb_tape_grad(bb_tape *t, uint32_t value);
 /* Adds to params->g. Inputs get no gradients. */
 void bb_tape_backward(bb_tape *t);
+
+#define BB_TAPE_KINDS 17u /* more than any bb_op_kind */
+/* Seconds that passes took since the last call, by kind of op; [0] forward, [1] backward. A norm that is done with the
+ * activation behind it counts as that. */
+void bb_tape_times(bb_tape *t, double seconds[2][BB_TAPE_KINDS]);
 
 #endif
