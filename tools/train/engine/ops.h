@@ -47,6 +47,9 @@ typedef struct bb_ops {
     void (*pool_backward)(bb_shape in, uint32_t factor, const float *dy, float *dx);
     void (*softmax_forward)(size_t rows, uint32_t n, float *x);                       /* in place */
     void (*softmax_backward)(size_t rows, uint32_t n, const float *y, float *dy);     /* dy becomes dx */
+    /* Of logits: Σ over rows of KL(softmax(teacher) ‖ softmax(student)), in nats. student becomes its gradient, weight ·
+     * (softmax(student) − softmax(teacher)); teacher what was of use on the way. */
+    double (*softmax_kl)(size_t rows, uint32_t n, float *teacher, float *student, float weight);
     void (*modulate_forward)(uint32_t items, uint32_t pixels, uint32_t channels, const float *x, const float *scale,
                              const float *shift, float *y);
     void (*modulate_backward)(uint32_t items, uint32_t pixels, uint32_t channels, const float *x, const float *scale,

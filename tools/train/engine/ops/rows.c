@@ -1,11 +1,19 @@
 /* Row by row: softmax, embeddings. */
 #include "train/engine/ops/set.h"
 
+/* A NaN is passed over here: its exponential and the sum become NaN. */
+static float row_max(size_t n, const float *x)
+{
+    float max = x[0];
+#pragma omp simd reduction(max : max)
+    for (size_t i = 0; i < n; i++) max = x[i] > max ? x[i] : max;
+    return max;
+}
+
 static void softmax_row(size_t n, float *x)
 {
-    float max = x[0], sum = 0;
-#pragma omp simd reduction(max : max)
-    for (size_t i = 0; i < n; i++) max = x[i] > max ? x[i] : max; /* a NaN makes its exponential and the sum NaN */
+    const float max = row_max(n, x);
+    float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (size_t i = 0; i < n; i++) {
         const float e = bb_expf(x[i] - max);
@@ -32,6 +40,40 @@ static void softmax_backward(size_t rows, uint32_t n, const float *y, float *dy)
         for (size_t i = 0; i < n; i++) mean += p[i] * d[i];
         SIMD for (size_t i = 0; i < n; i++) d[i] = p[i] * (d[i] - mean);
     }
+}
+
+/* With logits relative to their maxima, p = e^t/P and q = e^s/Q: KL = Σ p(t − s) − log P/Q. Small where they agree: sums
+ * and quotient are of f32, so errors are 2^-24 of the logits' differences, and not of the logits. */
+static double kl_row(size_t n, float *restrict t, float *restrict s, float weight)
+{
+    const float t_max = row_max(n, t), s_max = row_max(n, s);
+    float t_sum = 0, s_sum = 0, cross = 0;
+#pragma omp simd reduction(+ : t_sum, s_sum, cross)
+    for (size_t i = 0; i < n; i++) {
+        const float a = t[i] - t_max, b = s[i] - s_max, p = bb_expf(a), q = bb_expf(b);
+        cross += p * (a - b);
+        t_sum += p;
+        s_sum += q;
+        t[i] = p;
+        s[i] = q;
+    }
+    const float p = weight / t_sum, q = weight / s_sum;
+    SIMD for (size_t i = 0; i < n; i++) s[i] = s[i] * q - t[i] * p;
+    const double kl = (double)(cross / t_sum) - bb_log((double)(t_sum / s_sum));
+    return kl < 0 ? 0 : kl; /* by rounding only */
+}
+
+static double softmax_kl(size_t rows, uint32_t n, float *teacher, float *student, float weight)
+{
+    enum { SLICES = 64 }; /* a number that does not depend on the threads' */
+    const size_t length = (rows + SLICES - 1) / SLICES;
+    double sums[SLICES] = {0}, sum = 0;
+#pragma omp parallel for schedule(static) if (rows * n > SMALL / 4)
+    for (size_t slice = 0; slice < SLICES; slice++)
+        for (size_t row = slice * length; row < smaller(rows, (slice + 1) * length); row++)
+            sums[slice] += kl_row(n, teacher + row * n, student + row * n, weight);
+    for (size_t slice = 0; slice < SLICES; slice++) sum += sums[slice];
+    return sum;
 }
 
 /* As in core/run: the product is rounded to f32, sine and cosine once. */
@@ -66,6 +108,7 @@ void BB_FN(rows)(bb_ops *t)
 {
     t->softmax_forward = softmax_forward;
     t->softmax_backward = softmax_backward;
+    t->softmax_kl = softmax_kl;
     t->timestep_forward = timestep_forward;
     t->embedding_forward = embedding_forward;
     t->embedding_backward = embedding_backward;
