@@ -146,7 +146,7 @@ bb_status bb_student_bind(bb_student *s, const bb_bindings *bind, bb_dnn *dnn, c
     s->dnn = dnn;
     s->ops = ops;
     s->loops = choose_loops(ops->name);
-    s->bf16 = bb_dnn_bf16(dnn);
+    s->bf16 = bb_dnn_bf16(dnn) && !s->opt.f32;
     s->filled = BB_NONE;
     const bb_status status = bind_ops(s, bind, err);
     if (status < 0) {

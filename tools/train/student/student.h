@@ -33,14 +33,16 @@ typedef struct bb_student_options {
     uint64_t seed;            /* of A's random start */
     bool train_scales, train_activations; /* Δ; δ and z */
     bool train_float;         /* float layers, norms and biases, too */
+    bool f32;                 /* operands stay f32 where bf16 would be multiplied: for comparisons */
 } bb_student_options;
 
 typedef struct bb_student bb_student;
 bb_status bb_student_new(bb_student **out, const bb_student_options *opt, bb_error *err);
 void bb_student_free(bb_student *s);
 
-/* Everything trainable in one flat array. groups: rates relative to lr as LAB-measured defaults: latent weights and
- * A, B: the layer's mean level gap; Δ, δ: themselves; z: 1. factor[kind] multiplies a kind's rate. */
+/* Everything trainable in one flat array. Δ and δ lie in it as factors of what they were at the start, so that one rate
+ * suits all. groups: rates relative to lr: latent weights, A and B: the layer's mean level gap; Δ, δ: themselves; z: 1
+ * code; float tensors: their root mean square. factor[kind] multiplies a kind's rate; 0: the kind is not trained. */
 enum { BB_STUDENT_KIND_WEIGHTS, BB_STUDENT_KIND_SCALES, BB_STUDENT_KIND_STEPS, BB_STUDENT_KIND_ZEROS,
        BB_STUDENT_KIND_FLOATS, BB_STUDENT_KINDS };
 size_t bb_student_size(const bb_student *s);
