@@ -216,18 +216,20 @@ void bb_cli_join(char *out, size_t size, const bb_command *c, int argc, char **a
     }
 }
 
-void bb_cli_print_json(const char *text)
+void bb_cli_put_json(FILE *f, const char *text)
 {
-    putchar('"');
+    putc('"', f);
     for (; *text; text++) {
         size_t bytes = control(text);
-        if (*text == '"' || *text == '\\') printf("\\%c", *text);
-        else if (bytes) printf("\\u%04x", (unsigned char)text[bytes - 1]);
-        else putchar(*text);
+        if (*text == '"' || *text == '\\') fprintf(f, "\\%c", *text);
+        else if (bytes) fprintf(f, "\\u%04x", (unsigned char)text[bytes - 1]);
+        else putc(*text, f);
         text += bytes == 2;
     }
-    putchar('"');
+    putc('"', f);
 }
+
+void bb_cli_print_json(const char *text) { bb_cli_put_json(stdout, text); }
 
 void bb_cli_print_made(const char *path, size_t bytes, bool json)
 {

@@ -4,6 +4,8 @@
 
 #include "base/status.h"
 
+#include <stdio.h>
+
 enum { BB_EXIT_OK = 0, BB_EXIT_FAILED = 1, BB_EXIT_USAGE = 2 };
 
 typedef enum bb_option_kind {
@@ -53,8 +55,9 @@ void bb_cli_print_made(const char *path, size_t bytes, bool json);
 /* Replaces control characters (C0, DELETE, C1 in UTF-8) by '?': text from files could rewrite the terminal. */
 void bb_cli_plain(char *text);
 
-/* A JSON string literal on stdout; control characters are escaped. */
+/* A JSON string literal, on stdout or elsewhere; control characters are escaped. */
 void bb_cli_print_json(const char *text);
+void bb_cli_put_json(FILE *f, const char *text);
 
 /* Removes half-written files when interrupted. */
 void bb_cli_catch_signals(void);
