@@ -205,8 +205,11 @@ static void coverage(void)
     for (uint32_t i = 0; i < N; i++) total += weight[i], same += weight[i] == other[i];
     CHECK(total == N && same < N, "a resample of %u, %u as in the next", total, same);
     for (uint32_t r = 0; r < DRAWS; r++) draws[r] = r;
-    const bb_interval none = bb_interval_between(5, draws, 5, draws, DRAWS);
+    double again[DRAWS];
+    memcpy(again, draws, sizeof draws);
+    const bb_interval none = bb_interval_between(5, draws, 5, again, DRAWS);
     CHECK(none.value == 0 && none.low == 0 && none.high == 0, "a model against itself: %g %g", none.low, none.high);
+    for (uint32_t r = 0; r < DRAWS; r++) draws[r] = r * 7 % DRAWS; /* in another order */
     const bb_interval ramp = bb_interval_of(10, draws, DRAWS); /* 0…299: quantiles 7.475 and 291.525, mean 149.5 */
     CHECK(fabs(ramp.low - (10 - 142.025)) < 1e-9 && fabs(ramp.high - (10 + 142.025)) < 1e-9, "%g %g", ramp.low, ramp.high);
     draws[7] = NAN;

@@ -27,26 +27,22 @@ static double quantile(const double *sorted, uint32_t n, double share)
     return sorted[below] + (at - below) * (sorted[above] - sorted[below]);
 }
 
-bb_interval bb_interval_between(double a, const double *draws_a, double b, const double *draws_b, uint32_t n)
+bb_interval bb_interval_between(double a, double *draws_a, double b, const double *draws_b, uint32_t n)
 {
-    const bb_interval unknown = {a - b, NAN, NAN};
-    double *sorted = n ? malloc(n * sizeof *sorted) : NULL, mean = 0;
-    if (!sorted) return unknown;
+    bb_interval out = {a - b, NAN, NAN};
+    double mean = 0;
     for (uint32_t i = 0; i < n; i++) {
-        sorted[i] = draws_a[i] - (draws_b ? draws_b[i] : 0);
-        mean += sorted[i] / n;
+        if (draws_b) draws_a[i] -= draws_b[i];
+        mean += draws_a[i] / n;
     }
-    bb_interval out = unknown;
-    if (isfinite(mean)) {
-        qsort(sorted, n, sizeof *sorted, by_size);
-        out.low = quantile(sorted, n, .025) - mean + out.value;
-        out.high = quantile(sorted, n, .975) - mean + out.value;
-    }
-    free(sorted);
+    if (!n || !isfinite(mean)) return out;
+    qsort(draws_a, n, sizeof *draws_a, by_size);
+    out.low = quantile(draws_a, n, .025) - mean + out.value;
+    out.high = quantile(draws_a, n, .975) - mean + out.value;
     return out;
 }
 
-bb_interval bb_interval_of(double value, const double *draws, uint32_t n)
+bb_interval bb_interval_of(double value, double *draws, uint32_t n)
 {
     return bb_interval_between(value, draws, 0, NULL, n);
 }

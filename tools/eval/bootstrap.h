@@ -15,9 +15,9 @@ void bb_resample(uint32_t kind, uint32_t number, uint32_t n, uint32_t *weight);
 
 /* The 2.5 and 97.5 % quantiles of the draws [n], moved so that the draws' mean lies at the value. A resample repeats
  * pictures, which raises a Fréchet distance as few pictures do; without the move the interval would lie above the value
- * itself. What remains is how far the figure would move with other pictures of the same number. */
-bb_interval bb_interval_of(double value, const double *draws, uint32_t n);
-/* The same of a − b, draw by draw. */
-bb_interval bb_interval_between(double a, const double *draws_a, double b, const double *draws_b, uint32_t n);
+ * itself. What remains is how far the figure would move with other pictures of the same number. The draws are sorted. */
+bb_interval bb_interval_of(double value, double *draws, uint32_t n);
+/* The same of a − b, draw by draw; draws_a is overwritten. */
+bb_interval bb_interval_between(double a, double *draws_a, double b, const double *draws_b, uint32_t n);
 
 #endif
