@@ -1,4 +1,4 @@
-/* Random small graphs that have every kind of op at least twice, for tests of the trainer. */
+/* Random small graphs that have every kind of op, for tests of the trainer. */
 #ifndef BB_TESTS_TRAINGRAPH_H
 #define BB_TESTS_TRAINGRAPH_H
 
@@ -7,7 +7,7 @@
 #include "base/rng.h"
 #include "import/builder.h"
 
-enum { TG_POOL = 96, TG_CLASSES = 3, TG_HEIGHT = 6, TG_WIDTH = 4, TG_PIXELS = 48 };
+enum { TG_POOL = 96, TG_CLASSES = 3, TG_HEIGHT = 6, TG_WIDTH = 4, TG_PIXELS = 48, TG_KINDS = BB_OP_MISH + 1 };
 
 typedef struct tg_value { uint32_t value, h, w, c; } tg_value;
 
@@ -138,7 +138,24 @@ static inline void tg_step(traingraph *t, uint32_t kind)
     }
 }
 
-/* Inputs: sample, 3 channels, TG_HEIGHT × TG_WIDTH; timestep; class_labels. Outputs: what nobody reads, but for the
+/* Sums of sums whose gradients could share memory, were it not for another reader of c in between. */
+static inline void tg_sums(traingraph *t, uint32_t x)
+{
+    uint32_t a = tg_linear(t, x, 4), c = tg_linear(t, x, 4), d = tg_linear(t, x, 4);
+    bb_build_silu(&t->b, c);
+    bb_build_add(&t->b, a, bb_build_add(&t->b, c, d));
+}
+
+static inline void tg_random(traingraph *t)
+{
+    uint32_t of_kind[TG_KINDS] = {0};
+    for (uint32_t i = 0; i < 3 * 14; i++) tg_step(t, (i * 5 + i / 14 * 3) % 14);
+    for (uint32_t i = 0; i < t->b.graph.n_ops; i++) of_kind[t->b.ops[i].kind]++;
+    for (uint32_t kind = 1; kind < TG_KINDS; kind++)
+        CHECK(of_kind[kind], "graph %u has no %s", (unsigned)t->seed, bb_op_name(kind));
+}
+
+/* Seed 0: tg_sums. Inputs: sample, 3 channels, TG_HEIGHT × TG_WIDTH; timestep; class_labels. Outputs: what nobody reads, but for the
  * first such value, so that there is something without a gradient. */
 static inline void tg_open(traingraph *t, uint64_t seed)
 {
@@ -147,13 +164,15 @@ static inline void tg_open(traingraph *t, uint64_t seed)
     bb_builder *b = &t->b;
     bb_dim one = bb_dim_of(1), items = bb_dim_symbol(BB_DIM_B);
     bb_builder_init(b, "denoiser", &t->err);
-    uint32_t x = bb_build_input(b, "sample", BB_RATE_SAMPLE, items, bb_dim_symbol(BB_DIM_H), bb_dim_symbol(BB_DIM_W), 3);
+    bb_dim h = bb_dim_symbol(BB_DIM_H), w = bb_dim_symbol(BB_DIM_W);
+    uint32_t x = bb_build_input(b, "sample", BB_RATE_SAMPLE, items, h, w, 3);
     uint32_t time = bb_build_input(b, "timestep", BB_RATE_STEP, items, one, one, 1);
     uint32_t label = bb_build_input(b, "class_labels", BB_RATE_PROMPT, items, one, one, 1);
     uint32_t e = tg_linear(t, bb_build_timestep_embedding(b, time, "time", f, 3, seed % 2), 8);
     t->e = bb_build_silu(b, bb_build_add(b, e, bb_build_embedding(b, label, "class", TG_CLASSES, 8)));
     tg_put(t, x, TG_HEIGHT, TG_WIDTH);
-    for (uint32_t i = 0; i < 3 * 14; i++) tg_step(t, (i * 5 + i / 14 * 3) % 14);
+    if (seed) tg_random(t);
+    else tg_sums(t, x);
     bool *is_read = calloc(b->graph.n_values, sizeof *is_read), spared = false;
     for (uint32_t i = 0; i < b->graph.n_ops; i++)
         for (uint32_t k = 0; k < 4; k++)

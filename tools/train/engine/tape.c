@@ -44,11 +44,13 @@ static bb_status tape_init(bb_tape *t, bb_error *err)
     if (!t->products) return bb_fail(err, BB_ERR_SPACE, "out of memory");
     for (uint32_t i = 0; i < g->n_ops; i++) BB_TRY(bb_tape_products_new(&t->products[i], &t->opt, &t->plan, i, err));
     t->memory = aligned_alloc(BB_ALIGNMENT, t->plan.bytes);
-    if (!t->memory) return bb_fail(err, BB_ERR_SPACE, "out of memory: the values of a pass take %z MiB: take a smaller batch",
-                                   t->plan.bytes >> 20);
+    if (!t->memory)
+        return bb_fail(err, BB_ERR_SPACE, "out of memory: the values of a pass take %z MiB; take a smaller batch",
+                       t->plan.bytes >> 20);
     uint32_t timestep = bb_graph_find_input(g, "timestep");
     if (timestep != BB_NONE) t->timestep = bb_tape_at(t, t->plan.f32[timestep]);
-    for (uint32_t v = 0; v < g->n_inputs; v++) bb_tape_clear(bb_tape_at(t, t->plan.f32[v]), bb_shape_size(t->plan.shapes[v]));
+    for (uint32_t v = 0; v < g->n_inputs; v++)
+        bb_tape_clear(bb_tape_at(t, t->plan.f32[v]), bb_shape_size(t->plan.shapes[v]));
     return BB_OK;
 }
 

@@ -16,7 +16,8 @@ void bb_tape_clear(float *x, size_t n)
 float *bb_tape_dx_sum(const bb_tape *t, uint32_t op, uint32_t k)
 {
     float *dx = bb_tape_dx(t, op, k);
-    if (dx && t->plan.nodes[op].target[k] == BB_TARGET_BEGIN) bb_tape_clear(dx, bb_shape_size(bb_tape_in_shape(t, op, k)));
+    if (dx && t->plan.nodes[op].target[k] == BB_TARGET_BEGIN)
+        bb_tape_clear(dx, bb_shape_size(bb_tape_in_shape(t, op, k)));
     return dx;
 }
 

@@ -53,8 +53,8 @@ bb_status bb_tape_plan_make(bb_tape_plan *p, const bb_tape_options *opt, bb_erro
 void bb_tape_plan_free(bb_tape_plan *p);
 
 /* ---- the steps of bb_tape_plan_make ---- */
-void bb_tape_plan_gradients(bb_tape_plan *p);                             /* tape_gradients.c */
-void bb_tape_plan_place(bb_tape_plan *p, uint32_t *order);                /* tape_memory.c; order: [n_buffers] scratch */
+void bb_tape_plan_gradients(bb_tape_plan *p);              /* tape_gradients.c */
+void bb_tape_plan_place(bb_tape_plan *p, uint32_t *order); /* tape_memory.c; order: [n_buffers] scratch */
 uint32_t bb_tape_buffer_new(bb_tape_plan *p, size_t bytes, uint32_t from, uint32_t to);
 
 /* Inputs that carry numbers into the result, and those that pass a gradient on. (Timesteps and row numbers do not;
