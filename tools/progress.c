@@ -1,5 +1,6 @@
 #include "progress.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,11 +25,14 @@ void bb_progress_step(bb_progress *p, size_t done)
     if (p->quiet || (!p->terminal && tenth == p->shown)) return;
     p->shown = tenth;
     if (done >= p->total) {
-        fprintf(stderr, "%s%s: %zu/%zu, %.1f s%s\n", p->terminal ? "\r" : "", p->what, done, p->total, elapsed,
+        fprintf(stderr, "%s%s: %zu/%zu, %.1f s%s%s\n", p->terminal ? "\r" : "", p->what, done, p->total, elapsed, p->note,
                 p->terminal ? "          " : "");
     } else if (done > p->before) {
         double left = elapsed / (double)(done - p->before) * (double)(p->total - done);
-        fprintf(stderr, "%s%s: %zu/%zu, %.0f s left%s", p->terminal ? "\r" : "", p->what, done, p->total, left,
+        char time[32];
+        if (left < 600) snprintf(time, sizeof time, "%.0f s", left);
+        else snprintf(time, sizeof time, "%.0f h %02.0f min", floor(left / 3600), fmod(left, 3600) / 60);
+        fprintf(stderr, "%s%s: %zu/%zu, %s left%s%s", p->terminal ? "\r" : "", p->what, done, p->total, time, p->note,
                 p->terminal ? "     " : "\n");
         fflush(stderr);
     }

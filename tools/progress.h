@@ -12,6 +12,7 @@ typedef struct bb_progress {
     double started; /* seconds */
     int shown;      /* last tenth printed */
     bool terminal, quiet;
+    char note[48];  /* shown behind, such as ", loss 0.1" */
 } bb_progress;
 
 double bb_now(void); /* monotonic seconds */
