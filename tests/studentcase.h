@@ -70,7 +70,7 @@ static inline bool open_made(student_case *c)
     bb_make_options opt;
     bb_make_defaults(&opt);
     opt.wbits = 3, opt.abits = 4, opt.images = 2, opt.steps = 5;
-    opt.ladder = BB_LADDER_ALWAYS, opt.mixed = BB_MIXED_GAIN;
+    opt.ladder = BB_LADDER_ALWAYS, opt.mixed = BB_MIXED_GAIN, opt.range = BB_RANGE_MSE, opt.refit = 3;
     return quantize_case(c, &opt);
 }
 

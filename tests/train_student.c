@@ -1,12 +1,17 @@
-/* The student's weights: levels against core's own functions, the start at the packed model, rates, the written file. */
+/* The student's weights: levels against core's own functions, the start at the packed model, low-rank starts, rates, the
+ * written file. */
 #include "studentcase.h"
 
 #include "kernels/kernels.h"
 #include "make/make.h"
+#include "train/student/lowrank.h"
 
 /* ---- levels ---- */
 
-static uint32_t random_below(uint64_t *number, uint32_t n) { return (uint32_t)(bb_uniform(31, 0x10000, (*number)++) * n); }
+static uint32_t random_below(uint64_t *number, uint32_t n)
+{
+    return (uint32_t)(bb_uniform(31, 0x10000, (*number)++) * n);
+}
 
 static bb_row_grid random_grid(uint64_t *number, uint32_t planes, bool plain)
 {
@@ -99,7 +104,7 @@ static void test_start(const student_case *c)
     bb_student *s = new_student(c, train_all);
     if (!s) return;
     uint64_t wrong = 0, moved = 0, all = 0;
-    CHECK(bb_student_flipped(s) == 0, "%s: %g of the codes differ from the packed ones", c->name, bb_student_flipped(s));
+    CHECK(bb_student_flipped(s) == 0, "%s: %g of the codes are not the packed ones", c->name, bb_student_flipped(s));
     for (uint32_t i = 0; i < s->pack->n_layers; i++) {
         const bb_student_matrix *m = &s->matrices[i];
         const float *inv_s = m->from->quantizer->inv_s;
@@ -120,7 +125,7 @@ static void test_start(const student_case *c)
         }
     }
     CHECK(wrong == 0, "%s: %u latent weights are not where they should be", c->name, (unsigned)wrong);
-    CHECK(moved > 0 && moved < all / 2, "%s: %u of %u latent weights were moved", c->name, (unsigned)moved, (unsigned)all);
+    CHECK(moved > 0 && moved < all / 2, "%s: %u of %u latent weights moved", c->name, (unsigned)moved, (unsigned)all);
     printf("%s: %.1f %% of latent weights moved into their cell\n", c->name, 100.0 * (double)moved / (double)all);
     bb_student_free(s);
 }
@@ -201,6 +206,52 @@ static void test_write_changed(const student_case *c)
 
 /* ---- low rank ---- */
 
+/* mpq-dm §9, 15 and 16: what is left is the other singular values; the factors are balanced. */
+static void check_low_rank(uint32_t k, uint32_t n, uint32_t r, uint32_t full)
+{
+    const uint32_t small = k < n ? k : n;
+    float *e = calloc((size_t)k * n, sizeof *e);
+    float *a = calloc((size_t)k * r, sizeof *a), *b = calloc((size_t)r * n, sizeof *b);
+    float *u = calloc((size_t)k * full, sizeof *u), *v = calloc((size_t)full * n, sizeof *v);
+    double *sigma = calloc(small, sizeof *sigma), left = 0, rest = 0, power = 0, worst = 0;
+    bb_error err = {.text = ""};
+    bb_normals(u, (size_t)k * full, 11, 0x10000, 0);
+    bb_normals(v, (size_t)full * n, 12, 0x10000, 0);
+    for (uint32_t i = 0; i < k; i++)
+        for (uint32_t j = 0; j < n; j++)
+            for (uint32_t l = 0; l < full; l++) e[i * n + j] += u[i * full + l] * v[l * n + j];
+    CHECK(bb_low_rank(e, k, n, r, a, b, sigma, &err) == BB_OK, "%s", err.text);
+    for (uint32_t i = 0; i < k; i++)
+        for (uint32_t j = 0; j < n; j++) {
+            double d = (double)e[i * n + j];
+            power += d * d;
+            for (uint32_t l = 0; l < r; l++) d -= (double)a[i * r + l] * (double)b[l * n + j];
+            left += d * d;
+        }
+    for (uint32_t i = r; i < small; i++) rest += sigma[i] * sigma[i];
+    for (uint32_t i = 0; i < r; i++)
+        for (uint32_t j = 0; j < r; j++) {
+            double aa = 0, bb = 0;
+            const double want = i == j && i < full ? sigma[i] : 0;
+            for (uint32_t l = 0; l < k; l++) aa += (double)a[l * r + i] * (double)a[l * r + j];
+            for (uint32_t l = 0; l < n; l++) bb += (double)b[i * n + l] * (double)b[j * n + l];
+            worst = fmax(worst, fmax(fabs(aa - want), fabs(bb - want)));
+        }
+    /* f32 factors: 2^-24 of each of the r products, relative to the largest */
+    CHECK(fabs(left - rest) <= 1e-6 * power, "%u x %u, rank %u: %g left of %g, not %g", k, n, r, left, power, rest);
+    CHECK(worst <= 1e-6 * sigma[0], "%u x %u, rank %u: out of balance by %g of %g", k, n, r, worst, sigma[0]);
+    free(e), free(a), free(b), free(u), free(v), free(sigma);
+}
+
+static void test_low_rank(void)
+{
+    check_low_rank(90, 24, 8, 24);
+    check_low_rank(24, 90, 8, 24);
+    check_low_rank(40, 20, 20, 20);
+    check_low_rank(60, 30, 12, 5); /* of rank 5: 7 factors are nothing */
+    check_low_rank(3, 16, 1, 3);
+}
+
 /* mpq-dm §9, 18: the share of codes that the starts change. Compensated rounding leaves errors beyond half a step, so
  * that more change here than with nearest levels; the order stays. */
 static void test_factor_starts(const student_case *c)
@@ -229,13 +280,15 @@ static void test_groups(const student_case *c)
     bb_student *s = new_student(c, train_all);
     if (!s) return;
     const uint32_t n = bb_student_groups(s, factor, NULL);
+    uint32_t overlaps = 0;
     bb_optim_group *groups = calloc(n, sizeof *groups);
     uint8_t *taken = calloc(s->n, 1);
     CHECK(bb_student_groups(s, factor, groups) == n, "counted and filled differ");
     for (uint32_t i = 0; i < n; i++) {
         CHECK(groups[i].first + groups[i].count <= s->n && groups[i].rate > 0, "group %u", i);
-        for (size_t k = 0; k < groups[i].count; k++) CHECK(!taken[groups[i].first + k]++, "group %u overlaps", i);
+        for (size_t k = 0; k < groups[i].count; k++) overlaps += taken[groups[i].first + k]++;
     }
+    CHECK(overlaps == 0, "%u floats are in two groups", overlaps);
     CHECK(bb_student_groups(s, no_weights, NULL) == s->pack->n_layers, "kinds without a rate have no group");
     for (uint32_t i = 0; i < s->pack->n_layers; i++) { /* uniform levels are Δ apart */
         const bb_student_matrix *m = &s->matrices[i];
@@ -255,18 +308,20 @@ static void test_refused(const student_case *c)
     bb_student_options opt = train_all;
     opt.packed = c->packed.model;
     opt.teacher = c->packed.model;
-    CHECK(bb_student_new(&s, &opt, &err) == BB_ERR_ARGUMENT && strstr(err.text, "give the float model"), "%s", err.text);
-    opt.packed = &c->teacher;
+    bb_status status = bb_student_new(&s, &opt, &err);
+    CHECK(status == BB_ERR_ARGUMENT && strstr(err.text, "give the float model"), "%s", err.text);
     bb_model plain = c->teacher;
     plain.pack.n_layers = 0;
     opt.packed = &plain;
-    CHECK(bb_student_new(&s, &opt, &err) == BB_ERR_ARGUMENT && strstr(err.text, "quantize it first"), "%s", err.text);
+    status = bb_student_new(&s, &opt, &err);
+    CHECK(status == BB_ERR_ARGUMENT && strstr(err.text, "quantize it first"), "%s", err.text);
 }
 
 int main(void)
 {
     student_case made, tiny;
     test_levels();
+    test_low_rank();
     if (open_made(&made) && open_tiny(&tiny)) {
         const student_case *cases[] = {&made, &tiny};
         for (int i = 0; i < 2; i++) {

@@ -1,6 +1,6 @@
 /* Low rank: what becomes levels is base + A·B, A [k][rank], B [rank][n]: the form of EfficientDM for convolutions, B a
- * 1×1 convolution over A's k×k one (mpq-dm §1.5). Starts that keep A·B beside the integers (§4.2, (c) and (d)) cannot be
- * written into the file, whose layers have one integer weight and one Δ. */
+ * 1×1 convolution over A's k×k one (mpq-dm §1.5). Starts that keep A·B beside the integers (§4.2, (c) and (d)) cannot
+ * be written into the file, whose layers have integer weights and one Δ for an output, nothing beside them. */
 #include "train/student/layer.h"
 
 #include "base/rng.h"

@@ -1,6 +1,6 @@
-/* The loops of the student over weights and activations, compiled once for each instruction set (CMakeLists.txt of the trainer). Nothing
- * here sums over a vector's lanes and nothing is contracted, so all sets give the same bits. A work item is a block of
- * pixels or of weight rows; the callers share blocks out among threads. Private to this folder. */
+/* The loops of the student over weights and activations, compiled once for each instruction set. Nothing here sums over
+ * a vector's lanes and nothing is contracted, so all sets give the same bits. A work item is a block of pixels or of
+ * weight rows; the callers share blocks out among threads. Private to this folder. */
 #ifndef BB_TRAIN_STUDENT_LOOPS_H
 #define BB_TRAIN_STUDENT_LOOPS_H
 

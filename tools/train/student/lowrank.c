@@ -26,7 +26,7 @@ static void rotate_columns(double *x, uint32_t n, uint32_t p, uint32_t q, double
     }
 }
 
-/* Eigenvalues onto the diagonal of the symmetric g, eigenvectors into the rows of v: Jacobi's rotations, pair by pair. */
+/* Eigenvalues onto the diagonal of the symmetric g, eigenvectors into the rows of v: rotations pair by pair (Jacobi). */
 static void diagonalize(double *g, double *v, uint32_t n)
 {
     for (size_t i = 0; i < (size_t)n * n; i++) v[i] = i % (n + 1) == 0;
@@ -57,7 +57,8 @@ static void gram(const view *x, double *g)
         for (size_t j = i; j < x->small; j++) {
             double sum = 0;
             const float *a = x->e + i * x->small_step, *b = x->e + j * x->small_step;
-            for (size_t l = 0; l < x->large; l++, a += x->large_step, b += x->large_step) sum += (double)*a * (double)*b;
+            for (size_t l = 0; l < x->large; l++)
+                sum += (double)a[l * x->large_step] * (double)b[l * x->large_step];
             g[i * x->small + j] = g[j * x->small + i] = sum;
         }
 }

@@ -48,7 +48,8 @@ enum { BB_STUDENT_KIND_WEIGHTS, BB_STUDENT_KIND_SCALES, BB_STUDENT_KIND_STEPS, B
 size_t bb_student_size(const bb_student *s);
 float *bb_student_w(bb_student *s);
 float *bb_student_g(bb_student *s);
-uint32_t bb_student_groups(const bb_student *s, const float factor[BB_STUDENT_KINDS], bb_optim_group *groups /* or NULL */);
+/* groups NULL: only counts them. */
+uint32_t bb_student_groups(const bb_student *s, const float factor[BB_STUDENT_KINDS], bb_optim_group *groups);
 
 /* For a tape of these sizes: its params and layers. One tape at a time. */
 bb_status bb_student_bind(bb_student *s, const bb_bindings *bind, bb_dnn *dnn, const bb_ops *ops, bb_params **params,
@@ -58,6 +59,7 @@ void bb_student_changed(bb_student *s);
 /* Share of weight codes that differ from the start's. */
 double bb_student_flipped(const bb_student *s);
 /* The packed file with these numbers; out from aligned_alloc(64), the caller frees. command, seed: metadata. */
-bb_status bb_student_write(const bb_student *s, const char *command, uint64_t seed, uint8_t **out, size_t *n, bb_error *err);
+bb_status bb_student_write(const bb_student *s, const char *command, uint64_t seed, uint8_t **out, size_t *n,
+                           bb_error *err);
 
 #endif

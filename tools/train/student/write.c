@@ -132,7 +132,8 @@ static bool is_one_of(const bb_json *j, uint32_t key, const char *const *names, 
 
 static void describe(writer *w)
 {
-    static const char *const weights[] = {"weights", "rank %u", "rank %u, OOLRI (a)", "rank %u, OOLRI (b)", "no weights"};
+    static const char *const weights[] = {"weights", "rank %u", "rank %u, OOLRI (a)", "rank %u, OOLRI (b)",
+                                          "no weights"};
     const bb_student_options *o = &w->s->opt;
     char before[160] = "", kind[32];
     bb_pack_metadata(w->pack, "quantization", before, sizeof before);
@@ -157,7 +158,8 @@ static bb_meta_out *metadata(writer *w, const char *command, uint64_t seed, uint
         if (is_one_of(j, key, dropped, BB_COUNT(dropped))) continue;
         bb_json_raw(j, key, &key_bytes);
         bb_json_raw(j, bb_json_value(j, key), &value_bytes);
-        char *name = bb_blocks_take(&w->blocks, key_bytes + 1, 1), *value = bb_blocks_take(&w->blocks, value_bytes + 1, 1);
+        char *name = bb_blocks_take(&w->blocks, key_bytes + 1, 1);
+        char *value = bb_blocks_take(&w->blocks, value_bytes + 1, 1);
         if (!name || !value) return NULL;
         bb_json_string(j, key, name, key_bytes + 1);
         bb_json_string(j, bb_json_value(j, key), value, value_bytes + 1);
