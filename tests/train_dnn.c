@@ -132,6 +132,9 @@ static const bb_conv_shape convs[] = {
     {1, 1, 1, 128, 64, 1, 1, 1, 0, 0, 0, 0}, {1, 1, 300, 10, 3, 1, 1, 1, 0, 0, 0, 0},
     {1, 1, 5, 1, 1, 1, 1, 1, 0, 0, 0, 0},    {1, 6, 6, 192, 64, 3, 3, 1, 1, 1, 1, 1},
     {1, 9, 9, 5, 6, 5, 3, 1, 2, 1, 2, 1},    {2, 12, 1, 8, 5, 2, 2, 2, 0, 1, 0, 0}, /* a column never met */
+    /* two threads: slices alike and not, rows of a linear layer, and oneDNN's own threads */
+    {4, 8, 8, 32, 32, 3, 3, 1, 1, 1, 1, 1},  {9, 8, 8, 16, 48, 3, 3, 2, 0, 0, 1, 1},
+    {1, 1, 601, 64, 33, 1, 1, 1, 0, 0, 0, 0}, {3, 8, 8, 32, 48, 3, 3, 1, 1, 1, 1, 1},
 };
 
 static size_t reach(const bb_matmul_shape *s, const bb_matrix *m, uint32_t rows, uint32_t columns)

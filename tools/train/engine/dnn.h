@@ -1,11 +1,13 @@
-/* oneDNN, which dnn.c, dnn_matmul.c and dnn_api.h alone know: convolutions and matrix products, forward and backward,
- * in f32 or with bf16 operands and f32 sums. bf16 is used where the CPU multiplies it (AVX512_BF16, AMX); elsewhere bb_dnn_bf16 is false and
- * the callers stay in f32.
+/* oneDNN, which dnn*.c and dnn_api.h alone know: convolutions and matrix products, forward and backward, in f32 or with
+ * bf16 operands and f32 sums. bf16 is used where the CPU multiplies it (AVX512_BF16, AMX); elsewhere bb_dnn_bf16 is
+ * false and the callers stay in f32.
  *
  * Primitives are made once for a shape and kept. Weights lie in the layout of our files, conv [kh][kw][in][out], linear
  * [in][out]; values are NHWC. A convolution keeps its own repacked copy of the weights: bb_conv_weights renews it. The
- * same shape and thread count give the same bits in every run. All pointers are aligned to 64 bytes. One thread at a time
- * uses a bb_dnn and what was made from it: the primitives share a scratch buffer, and thread themselves. */
+ * same shape and thread count give the same bits in every run. All pointers are aligned to 64 bytes.
+ *
+ * One thread at a time uses a bb_dnn and what was made from it, since all share scratch and divide the work themselves;
+ * only bb_conv_weights may run for several convolutions at once, in an OpenMP loop. */
 #ifndef BB_TRAIN_ENGINE_DNN_H
 #define BB_TRAIN_ENGINE_DNN_H
 

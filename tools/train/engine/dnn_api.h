@@ -10,11 +10,12 @@
 
 struct bb_dnn {
     dnnl_engine_t engine;
-    dnnl_stream_t stream;
+    dnnl_stream_t *stream;               /* [threads] */
     uint32_t threads;
     bool bf16;
     char name[64];
-    void *scratch; size_t scratch_bytes; /* of the primitive that runs; as large as the largest needs */
+    void **scratch; size_t *scratch_bytes; /* [threads] of the primitives that run; as large as the largest needs */
+    void *parts; size_t parts_bytes;       /* of bb_conv_grad: a gradient from each slice */
 };
 
 enum { BB_DNN_DIMS = 4 }; /* of every descriptor here */
@@ -31,6 +32,10 @@ static inline bool bb_desc_named(const_dnnl_primitive_desc_t desc, const char *p
 
 typedef const_dnnl_memory_desc_t bb_layout_ref;
 typedef struct bb_layout { dnnl_memory_desc_t desc; } bb_layout;
+static inline dnnl_status_t bb_layout_copy(bb_layout *l, bb_layout_ref from)
+{
+    return dnnl_memory_desc_clone(&l->desc, from);
+}
 static inline bb_layout_ref bb_layout_of(const bb_layout *l) { return l->desc; }
 static inline void bb_layout_free(bb_layout *l)
 {
@@ -89,6 +94,11 @@ static inline dnnl_status_t bb_attr_sum(dnnl_post_ops_t ops)
 
 typedef const dnnl_memory_desc_t *bb_layout_ref;
 typedef struct bb_layout { dnnl_memory_desc_t desc; } bb_layout;
+static inline dnnl_status_t bb_layout_copy(bb_layout *l, bb_layout_ref from)
+{
+    l->desc = *from;
+    return dnnl_success;
+}
 static inline bb_layout_ref bb_layout_of(const bb_layout *l) { return &l->desc; }
 static inline void bb_layout_free(bb_layout *l) { (void)l; }
 static inline dnnl_status_t bb_layout_new(bb_layout *l, int rank, const dnnl_dims_t dims, dnnl_data_type_t type,
@@ -148,8 +158,7 @@ static inline dnnl_status_t bb_attr_sum(dnnl_post_ops_t ops) { return dnnl_post_
 typedef struct bb_task {
     dnnl_primitive_t primitive;
     uint32_t n;
-    dnnl_exec_arg_t arg[5];
-    dnnl_memory_t scratch; /* also in arg */
+    dnnl_exec_arg_t arg[5]; /* the last is the scratchpad */
 } bb_task;
 
 static inline bb_layout_ref bb_task_layout(const bb_task *t, dnnl_query_t what, int index)
@@ -159,14 +168,16 @@ static inline bb_layout_ref bb_task_layout(const bb_task *t, dnnl_query_t what, 
     return dnnl_primitive_desc_query_md(desc, what, index);
 }
 
-/* Takes desc over, failed or not. args: DNNL_ARG_… and what to query for its layout. */
+/* Takes desc over, failed or not. args: DNNL_ARG_… and what to query for its layout. slot: which scratch it will run
+ * with. */
 typedef struct bb_task_arg { int arg; dnnl_query_t what; int index; } bb_task_arg;
-dnnl_status_t bb_task_new(bb_task *t, bb_dnn *d, dnnl_primitive_desc_t desc, const bb_task_arg *args, uint32_t n);
-/* A copy from one layout to another. */
-dnnl_status_t bb_task_reorder(bb_task *t, bb_dnn *d, bb_layout_ref from, bb_layout_ref to);
+dnnl_status_t bb_task_new(bb_task *t, bb_dnn *d, dnnl_primitive_desc_t desc, const bb_task_arg *args, uint32_t n,
+                          uint32_t slot);
 /* buffers in the order of args. */
-void bb_task_run(bb_task *t, bb_dnn *d, const void *const *buffers);
+void bb_task_run(const bb_task *t, bb_dnn *d, const void *const *buffers, uint32_t slot);
 void bb_task_free(bb_task *t);
+/* Makes *buffer at least that large; what it holds is lost. */
+dnnl_status_t bb_dnn_grow(void **buffer, size_t *has, size_t bytes);
 
 /* What to do when the library refuses: names the shape. */
 bb_status bb_dnn_refused(bb_error *err, const char *what, dnnl_status_t code, uint32_t m, uint32_t n, uint32_t k);

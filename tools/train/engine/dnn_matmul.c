@@ -52,7 +52,7 @@ bb_status bb_matmul_new(bb_matmul **out, bb_dnn *d, const bb_matmul_shape *shape
     bb_matmul *m = calloc(1, sizeof *m);
     dnnl_primitive_desc_t desc = NULL;
     dnnl_status_t made = m ? describe(&desc, d, shape) : dnnl_out_of_memory;
-    if (made == dnnl_success) made = bb_task_new(&m->multiply, d, desc, args, BB_COUNT(args));
+    if (made == dnnl_success) made = bb_task_new(&m->multiply, d, desc, args, BB_COUNT(args), 0);
     *out = NULL;
     if (made != dnnl_success) {
         bb_matmul_free(m);
@@ -72,5 +72,5 @@ void bb_matmul_free(bb_matmul *m)
 
 void bb_matmul_run(bb_matmul *m, const float *a, const float *b, float *c)
 {
-    bb_task_run(&m->multiply, m->d, (const void *[]){a, b, c});
+    bb_task_run(&m->multiply, m->d, (const void *[]){a, b, c}, 0);
 }

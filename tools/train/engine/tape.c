@@ -89,6 +89,7 @@ float *bb_tape_grad(bb_tape *t, uint32_t value) { return bb_tape_at(t, t->plan.g
 void bb_tape_weights(bb_tape *t)
 {
     const bb_params *params = t->opt.params;
+#pragma omp parallel for schedule(dynamic, 1) /* who does which changes no bit */
     for (uint32_t i = 0; i < t->opt.graph->n_ops; i++)
         if (t->products[i].conv)
             bb_conv_weights(t->products[i].conv, params->w + params->at[t->opt.graph->ops[i].weight[0]]);
