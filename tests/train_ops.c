@@ -341,6 +341,39 @@ static void softmax_backward(const bb_ops *ops, const problem *p, const float *d
     free(d);
 }
 
+/* Of the student's logits x[0]; the teacher's, p->x[1], take no gradient. */
+static void kl_reference(const problem *p, double *const x[3], double *y)
+{
+    *y = 0;
+    for (size_t row = 0; row < p->items; row++) {
+        const float *t = p->x[1] + row * p->channels;
+        const double *s = x[0] + row * p->channels;
+        double t_sum = 0, s_sum = 0;
+        for (size_t i = 0; i < p->channels; i++) {
+            t_sum += exp((double)t[i]);
+            s_sum += exp(s[i]);
+        }
+        for (size_t i = 0; i < p->channels; i++)
+            *y += exp((double)t[i]) / t_sum * ((double)t[i] - s[i] - log(t_sum / s_sum));
+    }
+}
+static double kl_of(const bb_ops *ops, const problem *p, float weight, float *dx)
+{
+    float *t = calloc(p->n[0], sizeof *t), *s = calloc(p->n[0], sizeof *s);
+    memcpy(t, p->x[1], p->n[0] * sizeof *t);
+    memcpy(s, p->x[0], p->n[0] * sizeof *s);
+    const double kl = ops->softmax_kl(p->items, p->channels, t, s, weight);
+    if (dx) ops->axpy(p->n[0], 1, s, dx);
+    free(t);
+    free(s);
+    return kl;
+}
+static void kl_forward(const bb_ops *ops, const problem *p, float *y) { *y = (float)kl_of(ops, p, 1, NULL); }
+static void kl_backward(const bb_ops *ops, const problem *p, const float *dy, float *const dx[3])
+{
+    kl_of(ops, p, *dy, dx[0]);
+}
+
 /* Channels 0..3 of the first and all of the second, then a slice: concat and slice forwards and backwards. */
 static void channels_reference(const problem *p, double *const x[3], double *y)
 {
@@ -402,6 +435,10 @@ static void test_gradients(const bb_ops *ops)
                                    .reference = softmax_reference, .forward = softmax_forward,
                                    .backward = softmax_backward});
         const size_t rows = items * (size_t)pixels;
+        if (c > 1)
+            run_problem(ops, (problem){.name = "softmax_kl", .items = (uint32_t)rows, .channels = c, .n = {n}, .result = 1,
+                                       .x = {NULL, normals(n, 30)}, .reference = kl_reference, .forward = kl_forward,
+                                       .backward = kl_backward});
         run_problem(ops, (problem){.name = "channels", .items = (uint32_t)rows, .channels = c + 2,
                                    .n = {rows * (c + 2), rows * (c + 4)}, .result = rows * (c + 5),
                                    .reference = channels_reference, .forward = channels_forward,
