@@ -192,7 +192,23 @@ static void norm_backward(const bb_ops *ops, const problem *p, const float *dy, 
     r.a.dx = dx[0];
     r.a.dscale = dx[1];
     r.a.dshift = dx[2];
+    const float start = dx[0][0]; /* of all elements */
     ops->norm_backward(&r.a);
+    float *begun = calloc(p->result, sizeof *begun); /* written over what lies there, the same to roundings */
+    for (size_t i = 0; i < p->result; i++) begun[i] = NAN;
+    r.a.dx = begun;
+    r.a.dscale = r.a.dshift = NULL;
+    r.a.begin = true;
+    ops->norm_backward(&r.a);
+    float most = 1; /* in front of the sums that cancel */
+    for (size_t i = 0; i < p->items * p->groups; i++) most = fmaxf(most, r.rstd[i]);
+    float off = 0;
+    for (size_t i = 0; i < p->result; i++) {
+        const float d = fabsf(begun[i] + start - dx[0][i]);
+        off = d <= off ? off : d; /* NaN, too */
+    }
+    CHECK(off < 1e-5f * most, "%s norm' written, not added: %g", ops->name, off);
+    free(begun);
     free(y);
     norm_free(&r);
 }
@@ -478,6 +494,15 @@ static void test_sums(const bb_ops *ops)
         /* ≤ √rows·2^-24 of sums of √rows standard deviations, of each at most (64 + 16) roundings */
         CHECK(distance(sum, want, n) <= 80 * 6e-8 * sqrt((double)rows), "%s column sums of %zu", ops->name, rows);
         CHECK(fabs(ops->dot(rows * n, x, x) / square - 1) < 1e-13, "%s dot", ops->name);
+        uint16_t *narrow = calloc(rows * n, 2), *converted = calloc(rows * n, 2);
+        float *again = calloc(n, sizeof *again);
+        ops->to_bf16(rows * n, x, converted);
+        ops->column_sums_to_bf16(rows, (uint32_t)n, x, NULL, narrow);
+        ops->column_sums_to_bf16(rows, (uint32_t)n, x, again, narrow);
+        CHECK(!memcmp(narrow, converted, rows * n * 2) && !memcmp(sum, again, n * 4), "%s both in one pass", ops->name);
+        free(narrow);
+        free(converted);
+        free(again);
         free(x);
         free(sum);
         free(want);

@@ -23,6 +23,7 @@ typedef struct bb_norm_args {
     float *y; uint16_t *y16;      /* either may be NULL */
     const float *dy;              /* backward from here on */
     float *dx, *dscale, *dshift;
+    bool begin;                   /* dx is written, not added to: half the work */
     float *scratch;               /* bb_norm_scratch floats */
 } bb_norm_args;
 
@@ -60,6 +61,8 @@ typedef struct bb_ops {
     void (*embedding_forward)(uint32_t items, uint32_t columns, const float *row, const float *table, float *y);
     void (*embedding_backward)(uint32_t items, uint32_t columns, const float *row, const float *dy, float *dtable);
     void (*column_sums)(size_t rows, uint32_t n, const float *dy, float *db); /* bias gradient: db[j] += Σ_i dy[i][j] */
+    /* The same and to_bf16 in one pass; db may be NULL. */
+    void (*column_sums_to_bf16)(size_t rows, uint32_t n, const float *dy, float *db, uint16_t *dy16);
     void (*to_bf16)(size_t n, const float *x, uint16_t *y);
     void (*from_bf16)(size_t n, const uint16_t *x, float *y);
     void (*axpy)(size_t n, float a, const float *x, float *y);                        /* y += a·x */

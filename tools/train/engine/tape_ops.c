@@ -82,11 +82,13 @@ static void conv_backward(bb_tape *t, uint32_t i)
         return;
     }
     const void *dy = bb_tape_dy(t, i);
-    if (node->trains[1]) t->opt.ops->column_sums(rows_of(y), y.c, dy, weight_grad(t, i, 1, true));
+    float *db = weight_grad(t, i, 1, node->trains[1]);
     if (node->bf16) {
         uint16_t *dy16 = bb_tape_at(t, node->dy16);
-        t->opt.ops->to_bf16(bb_shape_size(y), dy, dy16);
+        t->opt.ops->column_sums_to_bf16(rows_of(y), y.c, dy, db, dy16);
         dy = dy16;
+    } else if (db) {
+        t->opt.ops->column_sums(rows_of(y), y.c, dy, db);
     }
     conv_data(t, i, dy);
     if (!node->trains[0]) return;
@@ -168,7 +170,8 @@ static void run_norm_backward(bb_tape *t, uint32_t i, uint32_t norm)
 {
     bb_norm_args a = norm_args(t, i, norm, 1);
     a.dy = bb_tape_dy(t, i);
-    a.dx = bb_tape_dx_sum(t, i, 0);
+    a.dx = bb_tape_dx(t, i, 0);
+    a.begin = t->plan.nodes[i].target[0] == BB_TARGET_BEGIN;
     a.dscale = weight_grad(t, norm, 0, t->plan.nodes[i].trains[0]);
     a.dshift = weight_grad(t, norm, 1, t->plan.nodes[i].trains[1]);
     t->opt.ops->norm_backward(&a);

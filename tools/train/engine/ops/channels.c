@@ -2,25 +2,38 @@
 #include "train/engine/ops/set.h"
 
 #define COLUMNS 256 /* of a block of sums, on the stack */
-#define RUN 64      /* pixels that are summed before their sum is added to others: rounding errors grow with the terms */
+#define RUN 64      /* terms that are summed before their sum is added to others: rounding errors grow with the terms */
 
-/* sum[j] = Σ_i x[i][j] of `rows` rows, `stride` floats apart, n ≤ COLUMNS. */
-static void block_sums(size_t rows, size_t stride, size_t n, const float *restrict x, float *restrict sum)
+BB_INLINE void add_run(const bool narrow, size_t n, const float *restrict x, float *restrict sum, uint16_t *restrict x16)
 {
-    float run[COLUMNS];
-    SIMD for (size_t j = 0; j < n; j++) sum[j] = 0;
-    for (size_t first = 0; first < rows; first += RUN) {
-        const size_t end = smaller(rows, first + RUN);
-        SIMD for (size_t j = 0; j < n; j++) run[j] = 0;
-        for (size_t i = first; i < end; i++)
-            SIMD for (size_t j = 0; j < n; j++) run[j] += x[i * stride + j];
-        SIMD for (size_t j = 0; j < n; j++) sum[j] += run[j];
+    SIMD for (size_t j = 0; j < n; j++) {
+        sum[j] += x[j];
+        if (narrow) x16[j] = bf16(x[j]);
+    }
+}
+
+/* sum[j] = Σ_i x[i][j] of `rows` rows, `stride` floats apart, n ≤ COLUMNS; dense rows several at a time. */
+BB_INLINE void block_sums(const bool narrow, size_t rows, size_t stride, size_t n, const float *x, float *sum,
+                          uint16_t *x16)
+{
+    const size_t side = stride == n ? COLUMNS / n : 1; /* rows side by side */
+    float lanes[COLUMNS] = {0};
+    for (size_t first = 0; first < rows; first += RUN * side) {
+        const size_t end = smaller(rows, first + RUN * side);
+        float run[COLUMNS] = {0};
+        for (size_t i = first; i < end; i += side)
+            add_run(narrow, smaller(side, end - i) * n, x + i * stride, run, narrow ? x16 + i * stride : NULL);
+        SIMD for (size_t j = 0; j < side * n; j++) lanes[j] += run[j];
+    }
+    for (size_t j = 0; j < n; j++) {
+        sum[j] = 0;
+        for (size_t k = 0; k < side; k++) sum[j] += lanes[k * n + j];
     }
 }
 
 /* Rows in slices whose number does not depend on the threads'. */
 #define SLICES 16
-static void column_sums(size_t rows, uint32_t n, const float *dy, float *db)
+static void column_sums_to_bf16(size_t rows, uint32_t n, const float *dy, float *db, uint16_t *dy16)
 {
     float sums[SLICES][COLUMNS];
     const size_t length = (rows + SLICES - 1) / SLICES;
@@ -28,12 +41,18 @@ static void column_sums(size_t rows, uint32_t n, const float *dy, float *db)
         const size_t columns = smaller(COLUMNS, n - first);
 #pragma omp parallel for schedule(static) if (rows * columns > SMALL)
         for (size_t slice = 0; slice < SLICES; slice++) {
-            const size_t row = smaller(rows, slice * length), count = smaller(length, rows - row);
-            block_sums(count, n, columns, dy + row * n + first, sums[slice]);
+            const size_t row = smaller(rows, slice * length), count = smaller(length, rows - row), at = row * n + first;
+            if (dy16) block_sums(true, count, n, columns, dy + at, sums[slice], dy16 + at);
+            else block_sums(false, count, n, columns, dy + at, sums[slice], NULL);
         }
-        for (size_t slice = 0; slice < SLICES; slice++)
+        for (size_t slice = 0; db && slice < SLICES; slice++)
             for (size_t j = 0; j < columns; j++) db[first + j] += sums[slice][j];
     }
+}
+
+static void column_sums(size_t rows, uint32_t n, const float *dy, float *db)
+{
+    column_sums_to_bf16(rows, n, dy, db, NULL);
 }
 
 static void add_forward(uint32_t items, uint32_t pixels, uint32_t channels, bool spread, const float *a, const float *b,
@@ -77,7 +96,7 @@ static void add_backward(uint32_t items, uint32_t pixels, uint32_t channels, boo
         float sums[COLUMNS];
         for (size_t first = 0; first < c; first += COLUMNS) {
             const size_t columns = smaller(COLUMNS, c - first);
-            block_sums(pixels, c, columns, dy + item * size + first, sums);
+            block_sums(false, pixels, c, columns, dy + item * size + first, sums, NULL);
             for (size_t j = 0; j < columns; j++) db[item * c + first + j] += sums[j];
         }
     }
@@ -120,7 +139,7 @@ static void modulate_item(size_t pixels, size_t c, size_t columns, const float *
     SIMD for (size_t j = 0; j < columns; j++) products[j] = 0;
     for (size_t i = 0; i < pixels; i++)
         SIMD for (size_t j = 0; j < columns; j++) products[j] += x[i * c + j] * dy[i * c + j];
-    block_sums(pixels, c, columns, dy, sums);
+    block_sums(false, pixels, c, columns, dy, sums, NULL);
     for (size_t j = 0; j < columns; j++) {
         if (dscale) dscale[j] += products[j];
         if (dshift) dshift[j] += sums[j];
@@ -151,4 +170,5 @@ void BB_FN(channels)(bb_ops *t)
     t->modulate_forward = modulate_forward;
     t->modulate_backward = modulate_backward;
     t->column_sums = column_sums;
+    t->column_sums_to_bf16 = column_sums_to_bf16;
 }

@@ -176,7 +176,9 @@ static void norm_forward(const bb_norm_args *a)
 
 /* ---- backward ---- */
 
-BB_INLINE void sums_run(const uint32_t act, size_t n, const float *restrict x, const float *restrict dy, const part *p)
+/* begin: dx is the place of dz until the second pass, which spares its recomputation. */
+BB_INLINE void sums_run(const uint32_t act, const bool begin, size_t n, const float *restrict x,
+                        const float *restrict dy, const part *p, float *restrict dx)
 {
     const float *restrict centre = p->slot[CENTRE], *restrict mul = p->slot[MUL], *restrict shift = p->slot[SHIFT];
     float *restrict sum = p->slot[SUM], *restrict sum_d = p->slot[SUM_D];
@@ -184,19 +186,27 @@ BB_INLINE void sums_run(const uint32_t act, size_t n, const float *restrict x, c
         const float d = x[i] - centre[i], dz = dy[i] * act_slope(act, d * mul[i] + shift[i]);
         sum[i] += dz;
         sum_d[i] += dz * d;
+        if (begin) dx[i] = dz;
     }
+}
+
+BB_INLINE void sums_as(const uint32_t act, const bool begin, const part *p)
+{
+    const bb_norm_args *a = p->a;
+    for (size_t i = 0; i < p->n; i += p->split.run)
+        sums_run(act, begin, smaller(p->split.run, p->n - i), a->x + p->first + i, a->dy + p->first + i, p,
+                 begin ? a->dx + p->first + i : NULL);
 }
 
 /* Σ dz and Σ dz·d of each channel, dz the gradient in front of the activation. */
 static void gradient_sums(const part *p)
 {
-    const bb_norm_args *a = p->a;
     channel_values(p);
     memset(p->slot[SUM], 0, 2 * p->split.run * sizeof(float));
-#define SUMS(act)                                                                                                     \
-    for (size_t i = 0; i < p->n; i += p->split.run)                                                                   \
-        sums_run(act, smaller(p->split.run, p->n - i), a->x + p->first + i, a->dy + p->first + i, p)
-    BB_EACH_ACT(a->act, SUMS)
+#define SUMS(act)                                        \
+    if (p->a->dx && p->a->begin) sums_as(act, true, p);  \
+    else sums_as(act, false, p)
+    BB_EACH_ACT(p->a->act, SUMS)
 #undef SUMS
     fold(p);
 }
@@ -222,26 +232,32 @@ static void group_slopes(const part *p)
     repeat(p, SLOPE);
 }
 
-BB_INLINE void gradient_run(const uint32_t act, size_t n, const float *restrict x, const float *restrict dy,
-                            const part *p, float *restrict dx)
+BB_INLINE void gradient_run(const uint32_t act, const bool begin, size_t n, const float *restrict x,
+                            const float *restrict dy, const part *p, float *restrict dx)
 {
     const float *restrict centre = p->slot[CENTRE], *restrict mul = p->slot[MUL], *restrict shift = p->slot[SHIFT];
     const float *restrict offset = p->slot[OFFSET], *restrict slope = p->slot[SLOPE];
     SIMD for (size_t i = 0; i < n; i++) {
-        const float d = x[i] - centre[i], dz = dy[i] * act_slope(act, d * mul[i] + shift[i]);
-        dx[i] += dz * mul[i] - offset[i] - d * slope[i];
+        const float d = x[i] - centre[i], dz = begin ? dx[i] : dy[i] * act_slope(act, d * mul[i] + shift[i]);
+        const float v = dz * mul[i] - offset[i] - d * slope[i];
+        dx[i] = begin ? v : dx[i] + v;
     }
+}
+
+BB_INLINE void gradient_as(const uint32_t act, const bool begin, const part *p)
+{
+    const bb_norm_args *a = p->a;
+    for (size_t i = 0; i < p->n; i += p->split.run)
+        gradient_run(act, begin, smaller(p->split.run, p->n - i), a->x + p->first + i, a->dy + p->first + i, p,
+                     a->dx + p->first + i);
 }
 
 static void gradient(const part *p)
 {
-    const bb_norm_args *a = p->a;
     group_slopes(p);
-#define GRADIENT(act)                                                                                           \
-    for (size_t i = 0; i < p->n; i += p->split.run)                                                             \
-        gradient_run(act, smaller(p->split.run, p->n - i), a->x + p->first + i, a->dy + p->first + i, p,        \
-                     a->dx + p->first + i)
-    BB_EACH_ACT(a->act, GRADIENT)
+#define GRADIENT(act) gradient_as(act, false, p)
+    if (p->a->begin) gradient_as(BB_ACT_NONE, true, p);
+    else BB_EACH_ACT(p->a->act, GRADIENT)
 #undef GRADIENT
 }
 

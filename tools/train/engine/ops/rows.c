@@ -16,7 +16,7 @@ static void softmax_row(size_t n, float *x)
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (size_t i = 0; i < n; i++) {
-        const float e = bb_expf(x[i] - max);
+        const float e = exp_near(x[i] - max);
         x[i] = e;
         sum += e;
     }
@@ -50,7 +50,7 @@ static double kl_row(size_t n, float *restrict t, float *restrict s, float weigh
     float t_sum = 0, s_sum = 0, cross = 0;
 #pragma omp simd reduction(+ : t_sum, s_sum, cross)
     for (size_t i = 0; i < n; i++) {
-        const float a = t[i] - t_max, b = s[i] - s_max, p = bb_expf(a), q = bb_expf(b);
+        const float a = t[i] - t_max, b = s[i] - s_max, p = exp_near(a), q = exp_near(b);
         cross += p * (a - b);
         t_sum += p;
         s_sum += q;
