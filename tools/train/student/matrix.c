@@ -3,9 +3,6 @@
 
 #include "make/make.h"
 
-/* Latent weights whose packed level is not the nearest one begin this far inside its cell, as a share of the distance
- * between the two levels: rounding of w/Δ (below 2^-16 of it) cannot move them out. */
-#define INSIDE (1.0f / 1024)
 #define LEAST_SCALE 1e-3f /* of what Δ was */
 
 bb_student_place bb_student_place_of(const bb_layer *l, uint32_t row)
@@ -177,7 +174,7 @@ static int32_t nearest(const bb_row_levels *l, float w, float delta)
 }
 
 /* The weight if the packed level is the nearest one, else the nearest weight for which it is, a little inside. */
-static float into_cell(const bb_row_levels *l, int32_t level, float w, float delta)
+static float into_cell(const bb_row_levels *l, int32_t level, float w, float delta, float inside)
 {
     uint32_t below = 0, above = l->n - 1;
     if (nearest(l, w, delta) == level) return w;
@@ -185,20 +182,20 @@ static float into_cell(const bb_row_levels *l, int32_t level, float w, float del
     while (above > 0 && l->level[above] > level) above--;    /* the last one */
     if (below > 0 && w / delta < (float)level) {
         const float gap = (float)(level - l->level[below - 1]);
-        return ((float)level - gap * (0.5f - INSIDE)) * delta;
+        return ((float)level - gap * (0.5f - inside)) * delta;
     }
     const float gap = (float)(l->level[above + 1] - level);
-    return ((float)level + gap * (0.5f - INSIDE)) * delta;
+    return ((float)level + gap * (0.5f - inside)) * delta;
 }
 
-static void into_cells(const bb_student_matrix *m, float *w)
+static void into_cells(const bb_student_matrix *m, float *w, float inside)
 {
 #pragma omp parallel for schedule(static)
     for (uint32_t n = 0; n < m->n; n++) {
         bb_row_levels l;
         bb_row_levels_of(&m->grid[n], &l);
         for (size_t at = n; at < (size_t)m->k * m->n; at += m->n)
-            w[at] = into_cell(&l, m->start[at], w[at], m->grid[n].delta);
+            w[at] = into_cell(&l, m->start[at], w[at], m->grid[n].delta, inside);
     }
 }
 
@@ -212,7 +209,7 @@ bb_status bb_student_matrix_start(bb_student *s, bb_student_matrix *m, bb_error 
     if (s->opt.weights == BB_STUDENT_FROZEN) return BB_OK;
     float *smoothed = s->level; /* free for the moment */
     smoothed_weights(s, m, smoothed);
-    if (s->opt.weights == BB_STUDENT_FULL || s->opt.weights == BB_STUDENT_LORA_ZERO) into_cells(m, smoothed);
+    if (s->opt.weights == BB_STUDENT_FULL || s->opt.weights == BB_STUDENT_LORA_ZERO) into_cells(m, smoothed, s->opt.inside);
     if (s->opt.weights != BB_STUDENT_FULL) return bb_student_factors_start(s, m, smoothed, err);
     memcpy(s->w + m->at, smoothed, weights * sizeof *smoothed);
     return BB_OK;
