@@ -81,20 +81,22 @@ static void relation_free(relation *r)
     *r = (relation){0};
 }
 
+/* A matrix by itself. Strides over its one element count, too: where they are 0 oneDNN takes its slow reference. */
+static bb_matrix dense(size_t rows, size_t columns)
+{
+    return (bb_matrix){.outer = rows * columns, .batch = rows * columns, .row = columns, .column = 1};
+}
+
+static bb_matrix turned(bb_matrix m) { return (bb_matrix){m.outer, m.batch, m.column, m.row}; }
+
 /* scores = rows·pixelsᵀ/temperature, of which gradients run back: to rows, and to the pixels where they are rows, too. */
 static bb_status make_products(relation *r, bb_dnn *dnn, bool own, float temperature, bb_error *err)
 {
-    const size_t c = r->channels, n = r->n;
-    bb_matmul_shape scores = {.outer = 1, .batch = 1, .m = r->block, .n = r->n, .k = r->channels,
-                              .a = {.row = c, .column = 1}, .b = {.row = 1, .column = c}, .c = {.row = n, .column = 1},
-                              .alpha = 1 / temperature};
-    bb_matmul_shape rows = {.outer = 1, .batch = 1, .m = r->block, .n = r->channels, .k = r->n,
-                            .a = {.row = n, .column = 1}, .b = {.row = c, .column = 1}, .c = {.row = c, .column = 1},
-                            .alpha = 1 / temperature, .add = true};
-    bb_matmul_shape pixels = rows;
-    pixels.m = r->n;
-    pixels.k = r->block;
-    pixels.a = (bb_matrix){.row = 1, .column = n};
+    const uint32_t m = r->block, n = r->n, c = r->channels;
+    const bb_matrix s = dense(m, n);
+    const bb_matmul_shape scores = {1, 1, m, n, c, dense(m, c), turned(dense(n, c)), s, 1 / temperature, false};
+    const bb_matmul_shape rows = {1, 1, m, c, n, s, dense(n, c), dense(m, c), 1 / temperature, true};
+    const bb_matmul_shape pixels = {1, 1, n, c, m, turned(s), dense(m, c), dense(n, c), 1 / temperature, true};
     BB_TRY(bb_matmul_new(&r->scores, dnn, &scores, err));
     BB_TRY(bb_matmul_new(&r->row_slopes, dnn, &rows, err));
     return own ? bb_matmul_new(&r->pixel_slopes, dnn, &pixels, err) : BB_OK;
