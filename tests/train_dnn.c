@@ -145,10 +145,13 @@ static size_t reach(const bb_matmul_shape *s, const bb_matrix *m, uint32_t rows,
 static void matmul_case(bb_dnn *d, const bb_matmul_shape *s)
 {
     char name[80];
-    snprintf(name, sizeof name, "%u·%u products %ux%ux%u", s->outer, s->batch, s->m, s->n, s->k);
+    snprintf(name, sizeof name, "%u·%u products %ux%ux%u%s", s->outer, s->batch, s->m, s->n, s->k,
+             s->bf16 ? ", bf16" : "");
     const size_t nc = reach(s, &s->c, s->m, s->n);
     tensor a = filled(reach(s, &s->a, s->m, s->k), 0, 1), b = filled(reach(s, &s->b, s->k, s->n), 0, 2);
     tensor c = filled(nc, 0, 3), before = filled(nc, 0, 3);
+    for (size_t i = 0; i < a.n && s->bf16; i++) a.f[i] = bb_f32_from_bits((uint32_t)a.h[i] << 16);
+    for (size_t i = 0; i < b.n && s->bf16; i++) b.f[i] = bb_f32_from_bits((uint32_t)b.h[i] << 16);
     double *want = calloc(nc, sizeof *want), *size = calloc(nc, sizeof *size);
     for (size_t i = 0; i < nc; i++) want[i] = c.f[i]; /* between the rows nothing is written */
     for (uint32_t o = 0; o < s->outer; o++)
@@ -169,7 +172,7 @@ static void matmul_case(bb_dnn *d, const bb_matmul_shape *s)
     bb_error err = {0};
     CHECK(bb_matmul_new(&mul, d, s, &err) == BB_OK, "%s: %s", name, err.text);
     if (mul) {
-        bb_matmul_run(mul, a.f, b.f, c.f);
+        bb_matmul_run(mul, s->bf16 ? (void *)a.h : a.f, s->bf16 ? (void *)b.h : b.f, c.f);
         compare("c", name, c.f, want, size, nc, s->k + 1); /* + 1: alpha */
     }
     bb_matmul_free(mul);
@@ -180,17 +183,17 @@ static void matmul_case(bb_dnn *d, const bb_matmul_shape *s)
 
 /* Attention over items of `pixels` with `heads` of `width`: values are [item][pixel][head][width], scores
  * [item][head][pixel][pixel]. */
-static void attention(bb_dnn *d, uint32_t items, uint32_t heads, uint32_t pixels, uint32_t width)
+static void attention(bb_dnn *d, uint32_t items, uint32_t heads, uint32_t pixels, uint32_t width, bool bf16)
 {
     const size_t row = (size_t)heads * width;
     const bb_matrix value = {pixels * row, width, row, 1}, turned = {pixels * row, width, 1, row};
     const bb_matrix score = {(size_t)heads * pixels * pixels, (size_t)pixels * pixels, pixels, 1};
     const bb_matrix score_turned = {score.outer, score.batch, 1, pixels};
     const bb_matmul_shape all[] = {
-        {items, heads, pixels, pixels, width, value, turned, score, .125f, false},  /* q · kᵀ */
-        {items, heads, pixels, width, pixels, score, value, value, 1, false},       /* p · v */
-        {items, heads, pixels, width, pixels, score_turned, value, value, 1, true}, /* dv += pᵀ · dy */
-        {items, heads, pixels, width, pixels, score, value, value, .125f, true},    /* dq += s · k */
+        {items, heads, pixels, pixels, width, value, turned, score, .125f, false, bf16},  /* q · kᵀ */
+        {items, heads, pixels, width, pixels, score, value, value, 1, false, bf16},       /* p · v */
+        {items, heads, pixels, width, pixels, score_turned, value, value, 1, true, bf16}, /* dv += pᵀ · dy */
+        {items, heads, pixels, width, pixels, score, value, value, .125f, true, bf16},    /* dq += s · k */
     };
     for (size_t i = 0; i < BB_COUNT(all); i++) matmul_case(d, &all[i]);
 }
@@ -207,10 +210,13 @@ static int level(uint32_t cpu)
         for (int bf16 = 0; bf16 <= bb_dnn_bf16(d); bf16++)
             conv_case(d, &convs[i], bf16, BB_DNN_FORWARD | BB_DNN_DATA | BB_DNN_WEIGHTS);
     for (uint32_t one = BB_DNN_FORWARD; one <= BB_DNN_WEIGHTS; one *= 2) conv_case(d, &convs[5], false, one);
-    attention(d, 2, 1, 16, 64);
-    attention(d, 2, 3, 10, 8);
-    attention(d, 1, 2, 64, 64);
-    const bb_matmul_shape plain = {1, 1, 33, 20, 70, {0, 0, 70, 1}, {0, 0, 1, 70}, {0, 0, 25, 1}, -2, false};
+    for (int bf16 = 0; bf16 <= bb_dnn_bf16(d); bf16++) {
+        attention(d, 2, 1, 16, 64, bf16);
+        attention(d, 2, 3, 10, 8, bf16);
+        attention(d, 1, 2, 64, 64, bf16);
+        attention(d, 3, 2, 9, 3, bf16);
+    }
+    const bb_matmul_shape plain = {1, 1, 33, 20, 70, {0, 0, 70, 1}, {0, 0, 1, 70}, {0, 0, 25, 1}, -2, false, false};
     matmul_case(d, &plain);
     bb_dnn_close(d);
     return check_done();

@@ -346,11 +346,34 @@ static void softmax_forward(const bb_ops *ops, const problem *p, float *y)
     memcpy(y, p->x[0], p->result * sizeof *y);
     ops->softmax_forward(p->items, p->channels, y);
 }
+/* The forms in bf16 are those in f32, rounded; backward to one more rounding of f32. */
+static void check_softmax_bf16(const bb_ops *ops, const problem *p, const float *y, const float *dy)
+{
+    uint16_t *y16 = calloc(p->result, sizeof *y16), *d16 = calloc(p->result, sizeof *d16);
+    uint16_t *want = calloc(p->result, sizeof *want);
+    float *x = calloc(p->result, sizeof *x), *d = calloc(p->result, sizeof *d), *wide = calloc(p->result, sizeof *wide);
+    memcpy(x, p->x[0], p->result * sizeof *x);
+    memcpy(d, dy, p->result * sizeof *d);
+    ops->softmax_to_bf16(p->items, p->channels, x, y16);
+    ops->to_bf16(p->result, y, want);
+    CHECK(!memcmp(y16, want, p->result * sizeof *want), "%s softmax in bf16", ops->name);
+    ops->from_bf16(p->result, y16, wide);
+    ops->softmax_backward_bf16(p->items, p->channels, y16, d, d16);
+    memcpy(d, dy, p->result * sizeof *d);
+    ops->softmax_backward(p->items, p->channels, wide, d);
+    ops->from_bf16(p->result, d16, wide);
+    for (size_t i = 0; i < p->result; i++)
+        CHECK(fabsf(wide[i] - d[i]) <= fabsf(d[i]) / 255 + 1e-6f, "%s softmax' in bf16: %g, not %g", ops->name,
+              (double)wide[i], (double)d[i]);
+    void *all[] = {y16, d16, want, x, d, wide};
+    for (size_t i = 0; i < BB_COUNT(all); i++) free(all[i]);
+}
 static void softmax_backward(const bb_ops *ops, const problem *p, const float *dy, float *const dx[3])
 {
     float *y = calloc(p->result, sizeof *y), *d = calloc(p->result, sizeof *d);
     softmax_forward(ops, p, y);
     memcpy(d, dy, p->result * sizeof *d);
+    check_softmax_bf16(ops, p, y, dy);
     ops->softmax_backward(p->items, p->channels, y, d);
     for (size_t i = 0; i < p->result; i++) dx[0][i] += d[i];
     free(y);

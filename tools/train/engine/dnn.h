@@ -42,18 +42,18 @@ void bb_conv_forward(bb_conv *c, const void *x, const float *bias /* [out] or NU
 void bb_conv_data(bb_conv *c, const void *dy, float *dx);           /* dx is overwritten */
 void bb_conv_grad(bb_conv *c, const void *x, const void *dy, float *dw); /* dw [kh][kw][in][out] is overwritten */
 
-/* C = alpha · A · B (+ C if add), f32, for outer × batch triples, such as items × heads. Element (i, j) of a matrix is
- * at [o·outer + b·batch + i·row + j·column]; row or column is 1. A is m × k, B k × n, C m × n. */
+/* C = alpha · A · B (+ C if add) for outer × batch triples, such as items × heads. Element (i, j) of a matrix is
+ * at [o·outer + b·batch + i·row + j·column]; row or column is 1. A is m × k, B k × n, C m × n. C is f32, A and B are f32 or both bf16. */
 typedef struct bb_matrix { size_t outer, batch, row, column; } bb_matrix; /* strides, elements */
 typedef struct bb_matmul_shape {
     uint32_t outer, batch, m, n, k;
     bb_matrix a, b, c;
     float alpha;
-    bool add;
+    bool add, bf16;
 } bb_matmul_shape;
 typedef struct bb_matmul bb_matmul;
 bb_status bb_matmul_new(bb_matmul **out, bb_dnn *d, const bb_matmul_shape *shape, bb_error *err);
 void bb_matmul_free(bb_matmul *m);
-void bb_matmul_run(bb_matmul *m, const float *a, const float *b, float *c);
+void bb_matmul_run(bb_matmul *m, const void *a, const void *b, float *c);
 
 #endif

@@ -8,11 +8,12 @@ struct bb_matmul {
 };
 
 /* outer × batch × rows × columns with a matrix's strides. */
-static dnnl_status_t matrix(bb_layout *l, const bb_matmul_shape *s, const bb_matrix *m, uint32_t rows, uint32_t columns)
+static dnnl_status_t matrix(bb_layout *l, const bb_matmul_shape *s, const bb_matrix *m, uint32_t rows, uint32_t columns,
+                            bool bf16)
 {
     const dnnl_dims_t dims = {s->outer, s->batch, rows, columns};
     const dnnl_dims_t strides = {(dnnl_dim_t)m->outer, (dnnl_dim_t)m->batch, (dnnl_dim_t)m->row, (dnnl_dim_t)m->column};
-    return bb_layout_new(l, BB_DNN_DIMS, dims, dnnl_f32, strides);
+    return bb_layout_new(l, BB_DNN_DIMS, dims, bf16 ? dnnl_bf16 : dnnl_f32, strides);
 }
 
 static dnnl_status_t attributes(dnnl_primitive_attr_t *attr, const bb_matmul_shape *s)
@@ -33,9 +34,9 @@ static dnnl_status_t describe(dnnl_primitive_desc_t *desc, const bb_dnn *d, cons
     bb_layout a = {0}, b = {0}, c = {0};
     dnnl_primitive_attr_t attr = NULL;
     dnnl_status_t made = attributes(&attr, s);
-    if (made == dnnl_success) made = matrix(&a, s, &s->a, s->m, s->k);
-    if (made == dnnl_success) made = matrix(&b, s, &s->b, s->k, s->n);
-    if (made == dnnl_success) made = matrix(&c, s, &s->c, s->m, s->n);
+    if (made == dnnl_success) made = matrix(&a, s, &s->a, s->m, s->k, s->bf16);
+    if (made == dnnl_success) made = matrix(&b, s, &s->b, s->k, s->n, s->bf16);
+    if (made == dnnl_success) made = matrix(&c, s, &s->c, s->m, s->n, false);
     if (made == dnnl_success) made = bb_matmul_desc(desc, d, &a, &b, &c, attr);
     bb_layout_free(&a);
     bb_layout_free(&b);
@@ -70,7 +71,7 @@ void bb_matmul_free(bb_matmul *m)
     free(m);
 }
 
-void bb_matmul_run(bb_matmul *m, const float *a, const float *b, float *c)
+void bb_matmul_run(bb_matmul *m, const void *a, const void *b, float *c)
 {
     bb_task_run(&m->multiply, m->d, (const void *[]){a, b, c}, 0);
 }

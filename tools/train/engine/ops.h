@@ -48,6 +48,9 @@ typedef struct bb_ops {
     void (*pool_backward)(bb_shape in, uint32_t factor, const float *dy, float *dx);
     void (*softmax_forward)(size_t rows, uint32_t n, float *x);                       /* in place */
     void (*softmax_backward)(size_t rows, uint32_t n, const float *y, float *dy);     /* dy becomes dx */
+    /* With probabilities in bf16. x is used up; dy, too, and dx is bf16. */
+    void (*softmax_to_bf16)(size_t rows, uint32_t n, float *x, uint16_t *y16);
+    void (*softmax_backward_bf16)(size_t rows, uint32_t n, const uint16_t *y16, float *dy, uint16_t *dx16);
     /* Of logits: Σ over rows of KL(softmax(teacher) ‖ softmax(student)), in nats. student becomes its gradient, weight ·
      * (softmax(student) − softmax(teacher)); teacher what was of use on the way. */
     double (*softmax_kl)(size_t rows, uint32_t n, float *teacher, float *student, float weight);

@@ -44,7 +44,7 @@ typedef struct bb_tape_options {
     bb_bindings bind;             /* items, height, width */
     bb_params *params;            /* borrowed; gradients are added to params->g */
     bb_dnn *dnn; const bb_ops *ops;
-    bool bf16;                    /* operands of float conv and linear; ignored without bb_dnn_bf16 */
+    bool bf16;                    /* operands of float conv, linear and attention; ignored without bb_dnn_bf16 */
     bool last_f32;                /* the op that makes the output stays in f32 all the same */
     bool backward;                /* else memory is reused as values die */
     const uint32_t *keep; uint32_t n_keep; /* values to be readable after forward, and to take gradients: features */

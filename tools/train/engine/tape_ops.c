@@ -44,19 +44,13 @@ static bb_layer_pass layer_pass(const bb_tape *t, uint32_t i)
                            .y = bb_tape_y(t, i), .kept = bb_tape_at(t, t->plan.nodes[i].kept)};
 }
 
-static const void *operand(const bb_tape *t, uint32_t i)
-{
-    const bb_tape_node *node = &t->plan.nodes[i];
-    return bb_tape_at(t, node->bf16 ? t->plan.bf16[node->x] : t->plan.f32[node->x]);
-}
-
 static void conv_forward(bb_tape *t, uint32_t i)
 {
     if (t->plan.nodes[i].layer) {
         bb_layer_pass pass = layer_pass(t, i);
         t->opt.layers[i].forward(t->opt.layers[i].self, &pass);
     } else {
-        bb_conv_forward(t->products[i].conv, operand(t, i), weight(t, i, 1), bb_tape_y(t, i));
+        bb_conv_forward(t->products[i].conv, bb_tape_operand(t, i, 0), weight(t, i, 1), bb_tape_y(t, i));
     }
 }
 
@@ -93,7 +87,7 @@ static void conv_backward(bb_tape *t, uint32_t i)
     conv_data(t, i, dy);
     if (!node->trains[0]) return;
     float *dw = bb_tape_at(t, node->dw);
-    bb_conv_grad(t->products[i].conv, operand(t, i), dy, dw);
+    bb_conv_grad(t->products[i].conv, bb_tape_operand(t, i, 0), dy, dw);
     t->opt.ops->axpy(t->opt.params->count[op->weight[0]], 1, dw, weight_grad(t, i, 0, true));
 }
 

@@ -44,6 +44,12 @@ BB_INLINE const float *bb_tape_x(const bb_tape *t, uint32_t op, uint32_t k)
 {
     return bb_tape_at(t, t->plan.f32[bb_tape_in(&t->plan, op, k)]);
 }
+/* Input k as an operand of products: bf16 where the op takes that. */
+BB_INLINE const void *bb_tape_operand(const bb_tape *t, uint32_t op, uint32_t k)
+{
+    const uint32_t *buffers = t->plan.nodes[op].bf16 ? t->plan.bf16 : t->plan.f32;
+    return bb_tape_at(t, buffers[bb_tape_in(&t->plan, op, k)]);
+}
 BB_INLINE float *bb_tape_y(const bb_tape *t, uint32_t op)
 {
     return bb_tape_at(t, t->plan.f32[bb_op_value(t->plan.graph, op)]);

@@ -42,6 +42,7 @@ uint32_t bb_tape_buffer_new(bb_tape_plan *p, size_t bytes, uint32_t from, uint32
 
 static bool is_activation(uint32_t kind) { return kind == BB_OP_SILU || kind == BB_OP_GELU || kind == BB_OP_MISH; }
 static bool multiplies(uint32_t kind) { return kind == BB_OP_CONV2D || kind == BB_OP_LINEAR; }
+static bool takes_bf16(uint32_t kind) { return multiplies(kind) || kind == BB_OP_ATTENTION; }
 
 bool bb_tape_writes_bf16(uint32_t kind) { return is_activation(kind) || kind == BB_OP_GROUP_NORM; }
 
@@ -74,9 +75,9 @@ static void plan_node(planner *a, uint32_t i)
     const bb_op *op = &g->ops[i];
     bb_tape_node *node = &a->p->nodes[i];
     *node = (bb_tape_node){.x = op->in[0], .norm = BB_NONE, .kept = BB_NONE, .work = {BB_NONE, BB_NONE},
-                           .dy16 = BB_NONE, .dw = BB_NONE, .dx = BB_NONE};
+                           .dy16 = BB_NONE, .ds16 = BB_NONE, .dw = BB_NONE, .dx = BB_NONE};
     node->layer = multiplies(op->kind) && a->opt->layers && a->opt->layers[i].forward;
-    node->bf16 = a->bf16 && !node->layer && multiplies(op->kind) && !(a->opt->last_f32 && makes_output(g, i));
+    node->bf16 = a->bf16 && !node->layer && takes_bf16(op->kind) && !(a->opt->last_f32 && makes_output(g, i));
     for (uint32_t k = 0; k < 2; k++) node->trains[k] = !node->layer && trains(a, op->weight[k]);
     if (!is_activation(op->kind) || op->in[0] < g->n_inputs) return;
     uint32_t before = op->in[0] - g->n_inputs;
@@ -143,7 +144,7 @@ static void find_uses(planner *a)
     }
     for (uint32_t i = 0; i < g->n_ops; i++) {
         const bb_tape_node *node = &p->nodes[i];
-        uint32_t form = multiplies(g->ops[i].kind) && node->bf16 ? BF16 : F32;
+        uint32_t form = node->bf16 ? BF16 : F32;
         for (uint32_t k = 0; k < bb_tape_inputs(&g->ops[i]) && !node->skipped; k++) {
             use(a, bb_tape_in(p, i, k), form, i);
             if (read_again(a, i, k)) use(a, bb_tape_in(p, i, k), form, bb_tape_moment_back(p, i));
@@ -215,15 +216,20 @@ static void plan_scratch(planner *a, uint32_t i)
         if (node->backward) node->work[1] = bb_tape_buffer_new(p, scratch, back, back);
     } else if (op->kind == BB_OP_ATTENTION) {
         bb_shape k = p->shapes[op->in[1]];
-        size_t scores = (size_t)x.n * op->attention.heads * x.h * x.w * k.h * k.w * sizeof(float);
-        node->kept = bb_tape_buffer_new(p, scores, i, until);
-        if (node->backward) node->work[1] = bb_tape_buffer_new(p, scores, back, back);
+        size_t scores = (size_t)x.n * op->attention.heads * x.h * x.w * k.h * k.w, wide = scores * sizeof(float);
+        node->kept = bb_tape_buffer_new(p, node->bf16 ? wide / 2 : wide, i, until);
+        if (node->bf16) node->work[0] = bb_tape_buffer_new(p, wide, i, i);
+        if (!node->backward) return;
+        node->work[1] = bb_tape_buffer_new(p, wide, back, back);
+        if (!node->bf16) return;
+        node->dy16 = bb_tape_buffer_new(p, bb_shape_size(y) * sizeof(uint16_t), back, back);
+        node->ds16 = bb_tape_buffer_new(p, wide / 2, back, back);
     }
 }
 
 /* ---- the whole ---- */
 
-/* Buffers at most: three for each value, six for each op. */
+/* Buffers at most: three for each value, five for each op. */
 static bool take_arrays(planner *a)
 {
     bb_tape_plan *p = a->p;
@@ -236,8 +242,8 @@ static bool take_arrays(planner *a)
     p->bf16 = calloc(values, sizeof *p->bf16);
     p->grad = calloc(values, sizeof *p->grad);
     p->guard = calloc(values, sizeof *p->guard);
-    p->buffers = calloc(3 * values + 6 * ops, sizeof *p->buffers);
-    a->readers = calloc(3 * values + 6 * ops, sizeof *a->readers); /* serves as the order of placing, too */
+    p->buffers = calloc(3 * values + 5 * ops, sizeof *p->buffers);
+    a->readers = calloc(3 * values + 5 * ops, sizeof *a->readers); /* serves as the order of placing, too */
     for (uint32_t form = 0; form < FORMS; form++) {
         a->last[form] = calloc(values, sizeof *a->last[form]);
         a->read[form] = calloc(values, sizeof *a->read[form]);

@@ -25,13 +25,14 @@ typedef struct bb_tape_node {
     uint32_t norm;       /* of an activation: op of the norm that is done with it, or BB_NONE */
     bool skipped;        /* a norm that is done with its activation */
     bool layer;          /* replaced by opt->layers */
-    bool bf16;           /* conv, linear: operands are bf16 */
+    bool bf16;           /* conv, linear, attention: operands are bf16 */
     bool backward;       /* runs backwards */
     bool trains[2];      /* weight k takes a gradient here */
     uint32_t target[4];  /* bb_tape_target of each input */
     uint32_t kept;       /* from forward to backward: norm's mean and rstd, attention's probabilities, a layer's own */
     uint32_t work[2];    /* scratch, forward and backward */
-    uint32_t dy16, dw;   /* conv, linear: dy as bf16; dw before it is added */
+    uint32_t dy16, ds16; /* dy, and an attention's gradient of scores, as bf16 */
+    uint32_t dw;         /* conv, linear: dw before it is added */
     uint32_t dx;         /* a gradient before it is added to what is there */
 } bb_tape_node;
 

@@ -42,6 +42,28 @@ static void softmax_backward(size_t rows, uint32_t n, const float *y, float *dy)
     }
 }
 
+static void softmax_to_bf16(size_t rows, uint32_t n, float *x, uint16_t *y16)
+{
+#pragma omp parallel for schedule(static) if (rows * n > SMALL / 4)
+    for (size_t row = 0; row < rows; row++) {
+        softmax_row(n, x + row * n);
+        SIMD for (size_t i = row * n; i < (row + 1) * n; i++) y16[i] = bf16(x[i]);
+    }
+}
+
+static void softmax_backward_bf16(size_t rows, uint32_t n, const uint16_t *y16, float *dy, uint16_t *dx16)
+{
+#pragma omp parallel for schedule(static) if (rows * n > SMALL)
+    for (size_t row = 0; row < rows; row++) {
+        const uint16_t *restrict p = y16 + row * n;
+        float *restrict d = dy + row * n, mean = 0;
+        uint16_t *restrict dx = dx16 + row * n;
+#pragma omp simd reduction(+ : mean)
+        for (size_t i = 0; i < n; i++) mean += bb_bf16_to_f32(p[i]) * d[i];
+        SIMD for (size_t i = 0; i < n; i++) dx[i] = bf16(bb_bf16_to_f32(p[i]) * (d[i] - mean));
+    }
+}
+
 /* With logits relative to their maxima, p = e^t/P and q = e^s/Q: KL = Σ p(t − s) − log P/Q. Small where they agree: sums
  * and quotient are of f32, so errors are 2^-24 of the logits' differences, and not of the logits. */
 static double kl_row(size_t n, float *restrict t, float *restrict s, float weight)
@@ -108,6 +130,8 @@ void BB_FN(rows)(bb_ops *t)
 {
     t->softmax_forward = softmax_forward;
     t->softmax_backward = softmax_backward;
+    t->softmax_to_bf16 = softmax_to_bf16;
+    t->softmax_backward_bf16 = softmax_backward_bf16;
     t->softmax_kl = softmax_kl;
     t->timestep_forward = timestep_forward;
     t->embedding_forward = embedding_forward;
