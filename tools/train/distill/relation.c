@@ -94,9 +94,9 @@ static bb_status make_products(relation *r, bb_dnn *dnn, bool own, float tempera
 {
     const uint32_t m = r->block, n = r->n, c = r->channels;
     const bb_matrix s = dense(m, n);
-    const bb_matmul_shape scores = {1, 1, m, n, c, dense(m, c), turned(dense(n, c)), s, 1 / temperature, false};
-    const bb_matmul_shape rows = {1, 1, m, c, n, s, dense(n, c), dense(m, c), 1 / temperature, true};
-    const bb_matmul_shape pixels = {1, 1, n, c, m, turned(s), dense(m, c), dense(n, c), 1 / temperature, true};
+    const bb_matmul_shape scores = {1, 1, m, n, c, dense(m, c), turned(dense(n, c)), s, 1 / temperature, false, false};
+    const bb_matmul_shape rows = {1, 1, m, c, n, s, dense(n, c), dense(m, c), 1 / temperature, true, false};
+    const bb_matmul_shape pixels = {1, 1, n, c, m, turned(s), dense(m, c), dense(n, c), 1 / temperature, true, false};
     BB_TRY(bb_matmul_new(&r->scores, dnn, &scores, err));
     BB_TRY(bb_matmul_new(&r->row_slopes, dnn, &rows, err));
     return own ? bb_matmul_new(&r->pixel_slopes, dnn, &pixels, err) : BB_OK;
