@@ -24,7 +24,7 @@ typedef struct bb_pipeline_options {
 
 typedef struct bb_pipeline {
     bb_builder builder;
-    const bb_graph *graph;        /* the builder's */
+    const bb_graph *graph;        /* the builder's: a pipeline stays where it is */
     bb_unet2d_facts facts;
     bb_schedule schedule;
     bb_labels labels;
