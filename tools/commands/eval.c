@@ -1,10 +1,11 @@
 /* bitbrush eval: how far a packed model's pictures are from the float model's, drawn from the same seeds, and both from
  * real ones. */
 #include "eval/print.h"
+#include "eval/teach.h"
 
 typedef struct job {
     bb_evaluation e;
-    const char *sheet, *versus;
+    const char *sheet, *versus, *train;
     bool json, markdown;
 } job;
 
@@ -39,6 +40,18 @@ static bb_status evaluate(job *j, bb_error *err)
     return j->e.ranks.rank ? BB_OK : report(j, err);
 }
 
+static int teach(const job *j)
+{
+    const bb_evaluation *e = &j->e;
+    const bb_teaching t = {.data = e->real, .out = j->train, .seed = e->seed, .threads = e->host_options.threads,
+                           .cpu = e->host_options.cpu, .quiet = e->quiet};
+    double accuracy;
+    bb_error err = {0};
+    if (bb_teach_classifier(&t, &accuracy, &err) < 0) return bb_cli_fail(&err);
+    printf("%s: %.2f %% of the test pictures right\n", t.out, 100 * accuracy);
+    return BB_EXIT_OK;
+}
+
 static int run(const bb_command *c, int argc, char **argv)
 {
     static job j = {.e = {.images = 64, .traced = 64, .resamples = 1000}};
@@ -57,6 +70,8 @@ static int run(const bb_command *c, int argc, char **argv)
          "ubyte and t10k-labels-idx1-ubyte, .gz or not", 0, 0, NULL},
         {"--classifier", BB_OPTION_STRING, &e->classifier, "FILE", "whose features are compared (default with --real: "
          "models/fashion-classifier.safetensors)", 0, 0, NULL},
+        {"--train-classifier", BB_OPTION_STRING, &j.train, "OUT", "only trains such a classifier on the training part of "
+         "--real, with --seed", 0, 0, NULL},
         {"--floor", BB_OPTION_FLAG, &e->floor, NULL, "the float model's pictures of other seeds, too: what differences must "
          "be seen against", 0, 0, NULL},
         {"--resamples", BB_OPTION_U32, &e->resamples, "N", "of the bootstrap that gives 95 % intervals (default 1000)", 0,
@@ -78,6 +93,8 @@ static int run(const bb_command *c, int argc, char **argv)
     int code;
     bb_error err = {0};
     if (!bb_cli_parse(c, options, BB_COUNT(options), argc, argv, &e->model, 1, &code)) return code;
+    if (j.train) return e->real ? teach(&j) : bb_cli_usage_error(c, "--real DIR is missing: pictures to learn from");
+    if (!e->model) return bb_cli_usage_error(c, "expected MODEL --against FLOAT");
     if (!e->against) return bb_cli_usage_error(c, "--against FLOAT is missing");
     bb_status status = evaluate(&j, &err);
     const char *kept = status == BB_ERR_CANCELLED && e->folder[0] ? e->folder : NULL;
@@ -90,5 +107,5 @@ static int run(const bb_command *c, int argc, char **argv)
     return code;
 }
 
-const bb_command bb_command_eval = {"eval", "MODEL --against FLOAT",
+const bb_command bb_command_eval = {"eval", "[MODEL] --against FLOAT",
                                       "distance of a packed model from its float one, and of both from real pictures", run};

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { SEEN_BYTES = BB_CLASSIFIER_SIDE * BB_CLASSIFIER_SIDE };
 const char *const bb_column_key[3] = {"model", "float", "floor"};
 const char *const bb_column_text[3] = {"packed model", "float model", "float, other seeds"};
 
@@ -163,19 +164,26 @@ static bb_status see(bb_evaluation *e, const uint8_t *pictures, uint32_t n, floa
                              found ? *found : NULL, err);
 }
 
-static bb_status see_real(bb_evaluation *e, const bb_idx_set *set, bb_error *err)
+static bb_status pad_all(const bb_idx_set *set, const char *path, uint8_t *pictures, bb_error *err)
 {
-    const size_t bytes = (size_t)BB_CLASSIFIER_SIDE * BB_CLASSIFIER_SIDE;
-    uint8_t *pictures = malloc(set->n * bytes);
-    if (!pictures) return bb_fail(err, BB_ERR_SPACE, "%s: out of memory", e->real);
-    bb_status status = BB_OK;
-    for (uint32_t i = 0; i < set->n && status == BB_OK; i++)
-        if (!bb_idx_picture(set, i, BB_CLASSIFIER_SIDE, BB_CLASSIFIER_SIDE, pictures + i * bytes))
-            status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: its pictures are larger than %u×%u pixels", e->real,
-                             BB_CLASSIFIER_SIDE, BB_CLASSIFIER_SIDE);
-    if (status == BB_OK) status = see(e, pictures, set->n, &e->real_features, NULL, err);
-    e->real_n = set->n;
+    for (uint32_t i = 0; i < set->n; i++)
+        if (!bb_idx_picture(set, i, BB_CLASSIFIER_SIDE, BB_CLASSIFIER_SIDE, pictures + (size_t)i * SEEN_BYTES))
+            return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: its pictures are larger than %u×%u pixels", path,
+                           BB_CLASSIFIER_SIDE, BB_CLASSIFIER_SIDE);
+    return BB_OK;
+}
+
+static bb_status see_real(bb_evaluation *e, bb_error *err)
+{
+    bb_idx_set set;
+    BB_TRY(bb_idx_open(&set, e->real, true, err));
+    uint8_t *pictures = malloc((size_t)set.n * SEEN_BYTES);
+    bb_status status = pictures ? BB_OK : bb_fail(err, BB_ERR_SPACE, "%s: out of memory", e->real);
+    if (status == BB_OK) status = pad_all(&set, e->real, pictures, err);
+    if (status == BB_OK) status = see(e, pictures, set.n, &e->real_features, NULL, err);
+    e->real_n = set.n;
     free(pictures);
+    bb_idx_close(&set);
     return status;
 }
 
@@ -238,13 +246,7 @@ bb_status bb_evaluation_run(bb_evaluation *e, bb_error *err)
     if (e->traced > e->images) e->traced = e->images;
     BB_TRY(open_models(e, err));
     BB_TRY(open_classifier(e, err));
-    if (e->real && e->ranks.rank == 0) { /* before the long work: it may be missing */
-        bb_idx_set set;
-        BB_TRY(bb_idx_open(&set, e->real, true, err));
-        bb_status status = see_real(e, &set, err);
-        bb_idx_close(&set);
-        BB_TRY(status);
-    }
+    if (e->real && e->ranks.rank == 0) BB_TRY(see_real(e, err)); /* before the long work: it may be missing */
     BB_TRY(open_all_records(e, err));
     if (e->folder[0]) bb_cli_hold_signals();
     BB_TRY(draw(e, err));

@@ -127,18 +127,25 @@ static void put_number(FILE *f, double x)
     else fprintf(f, "null");
 }
 
-static void put_figures(FILE *f, const bb_interval of[BB_FIGURES])
+/* As it is, so that the difference of a model to itself is 0. */
+static void put_exact(FILE *f, double x)
+{
+    if (isfinite(x)) fprintf(f, "%.17g", x);
+    else fprintf(f, "null");
+}
+
+static void put_figures(FILE *f, const bb_interval of[BB_FIGURES], void (*put)(FILE *f, double x))
 {
     bool first = true;
     fputc('{', f);
     for (uint32_t k = 0; k < BB_FIGURES; k++) {
         if (isnan(of[k].value)) continue;
         fprintf(f, "%s\"%s\":[", first ? "" : ",", bb_figure_key[k]);
-        put_number(f, of[k].value);
+        put(f, of[k].value);
         fputc(',', f);
-        put_number(f, of[k].low);
+        put(f, of[k].low);
         fputc(',', f);
-        put_number(f, of[k].high);
+        put(f, of[k].high);
         fputc(']', f);
         first = false;
     }
@@ -154,7 +161,7 @@ static void put_draws(FILE *f, const bb_evaluation *e, const bb_column *c)
         fprintf(f, "%s\"%s\":[", first ? "" : ",", bb_figure_key[k]);
         for (uint32_t r = 0; r < e->resamples; r++) {
             if (r) fputc(',', f);
-            put_number(f, c->draws[r * BB_FIGURES + k]);
+            put_exact(f, c->draws[r * BB_FIGURES + k]);
         }
         fputc(']', f);
         first = false;
@@ -187,14 +194,14 @@ void bb_print_json(FILE *f, const bb_evaluation *e, const bb_versus *v, bool dra
             bb_sampler_name(e->sampler), e->traced, e->resamples);
     for (uint32_t k = 0; k < e->columns; k++) {
         fprintf(f, ",\"%s\":", k ? bb_column_key[k] : "figures");
-        put_figures(f, e->column[k].of);
+        put_figures(f, e->column[k].of, draws ? put_exact : put_number);
     }
     if (e->network.classes) put_network(f, e);
     if (v) {
         fprintf(f, ",\"versus\":{\"file\":");
         bb_cli_put_json(f, v->path);
         fprintf(f, ",\"difference\":");
-        put_figures(f, v->of);
+        put_figures(f, v->of, draws ? put_exact : put_number);
         fputc('}', f);
     }
     if (draws) { /* what changes from run to run and what only -o is for */
