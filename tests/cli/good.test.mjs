@@ -88,7 +88,7 @@ for (const wbits of [4, 8])
   });
 
 test('help exits with 0 and names every option', () => {
-  for (const command of ['import', 'quantize', 'generate', 'eval', 'run', 'info', 'site']) {
+  for (const command of ['import', 'quantize', 'generate', 'eval', 'run', 'info', 'site', 'train']) {
     const { status, stdout, stderr } = run(command, '--help');
     assert.equal(status, 0);
     assert.equal(stderr, '');

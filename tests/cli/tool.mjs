@@ -7,7 +7,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const repo = fileURLToPath(new URL('../../', import.meta.url));
-const tool = join(resolve(process.env.BB_BUILD ?? join(repo, 'build')), 'bitbrush');
+export const tool = join(resolve(process.env.BB_BUILD ?? join(repo, 'build')), 'bitbrush');
 export const checkpoint = join(repo, 'models/fashion');
 export const model = join(repo, 'models/fashion-w4a8.safetensors');
 assert.ok(existsSync(tool), `${tool} is not built`);
