@@ -1,5 +1,5 @@
 /* Training against PyTorch: gradients of every weight of two small networks, ten losses of AdamW on one of them
- * (tests/fixtures/make_train.py); and the tape's forward pass of models/fashion against core's own. */
+ * (tests/fixtures/make_train.py); the tape of models/fashion: its memory, and its forward pass against core's own. */
 #include "check.h"
 
 #include "api/model.h"
@@ -8,6 +8,8 @@
 #include "import/safetensors.h"
 #include "train/engine/optim.h"
 #include "train/engine/tape.h"
+
+#include <unistd.h>
 
 enum { THREADS = 2 };
 
@@ -278,11 +280,53 @@ static void check_fashion(uint32_t dtype)
     close_network(&net);
 }
 
+/* ---- memory ---- */
+
+#ifndef __SANITIZE_ADDRESS__ /* which has much of its own */
+static size_t resident(void)
+{
+    unsigned long all, pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f) return 0;
+    if (fscanf(f, "%lu %lu", &all, &pages) != 2) pages = 0;
+    fclose(f);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* What bb_tape_bytes states is what a step takes: to a tenth where it was measured; of that an eighth is oneDNN's code,
+ * which may be half or twice as much on other CPUs. First in the process, before oneDNN has made anything. */
+static void check_memory(void)
+{
+    enum { BATCH = 16 };
+    network net;
+    bb_error err = {.text = ""};
+    if (!open_network(&net, BB_MODELS_DIR "/fashion", BB_F32)) return;
+    bb_tape_options opt = {.graph = &net.pack->graph, .params = &net.params, .dnn = dnn, .ops = ops, .bf16 = true,
+                           .last_f32 = true, .backward = true,
+                           .bind = {.of = {[BB_DIM_B] = BATCH, [BB_DIM_H] = 32, [BB_DIM_W] = 32}}};
+    size_t before = resident(), stated = 0;
+    CHECK(bb_tape_bytes(&opt, &stated, &err) == BB_OK, "%s", err.text);
+    bb_tape *t = open_tape(&opt);
+    bb_tape_weights(t);
+    bb_tape_forward(t);
+    bb_tape_backward(t);
+    size_t taken = resident() - before;
+    CHECK(!before || (taken > stated / 100 * 85 && taken < stated / 100 * 115), "%zu bytes stated, %zu taken", stated,
+          taken);
+    printf("models/fashion, batch %d: %.1f MB stated, %.1f taken\n", BATCH, (double)stated / 1e6, (double)taken / 1e6);
+    bb_tape_free(t);
+    close_network(&net);
+}
+#endif
+
 int main(void)
 {
     bb_error err = {.text = ""};
     CHECK(bb_dnn_open(&dnn, THREADS, 0, &err) == BB_OK, "%s", err.text);
     ops = bb_ops_select(0, THREADS);
+#ifndef __SANITIZE_ADDRESS__
+    check_memory();
+#endif
     check_gradients("train-default");
     check_gradients("train-scaleshift");
     check_curve("train-default");

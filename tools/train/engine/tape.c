@@ -17,7 +17,7 @@ static bb_status add_product_bytes(const bb_tape_options *opt, const bb_tape_pla
     for (uint32_t i = 0; i < opt->graph->n_ops; i++) {
         bb_tape_products products = {0};
         bb_status st = bb_tape_products_new(&products, opt, p, i, err);
-        if (st >= 0 && products.conv) *bytes += bb_conv_bytes(products.conv);
+        if (st >= 0) *bytes += bb_tape_products_bytes(&products, &p->nodes[i]);
         bb_tape_products_free(&products);
         BB_TRY(st);
     }

@@ -101,6 +101,12 @@ static bb_conv_shape conv_shape(const bb_op *op, bb_shape x, uint32_t out)
                            .bottom = op->conv.bottom, .right = op->conv.right};
 }
 
+static uint32_t directions_of(const bb_tape_node *node)
+{
+    return BB_DNN_FORWARD | (node->target[0] ? BB_DNN_DATA : 0u) |
+           (node->backward && node->trains[0] ? BB_DNN_WEIGHTS : 0u);
+}
+
 bb_status bb_tape_products_new(bb_tape_products *products, const bb_tape_options *opt, const bb_tape_plan *p,
                                uint32_t i, bb_error *err)
 {
@@ -109,9 +115,18 @@ bb_status bb_tape_products_new(bb_tape_products *products, const bb_tape_options
     if (op->kind == BB_OP_ATTENTION) return bb_tape_attention_new(products, opt, p, i, err);
     if ((op->kind != BB_OP_CONV2D && op->kind != BB_OP_LINEAR) || node->layer) return BB_OK;
     bb_conv_shape shape = conv_shape(op, p->shapes[op->in[0]], p->shapes[bb_op_value(p->graph, i)].c);
-    uint32_t directions = BB_DNN_FORWARD | (node->target[0] ? BB_DNN_DATA : 0u) |
-                          (node->backward && node->trains[0] ? BB_DNN_WEIGHTS : 0u);
-    return bb_conv_new(&products->conv, opt->dnn, &shape, node->bf16, directions, err);
+    return bb_conv_new(&products->conv, opt->dnn, &shape, node->bf16, directions_of(node), err);
+}
+
+size_t bb_tape_products_bytes(const bb_tape_products *products, const bb_tape_node *node)
+{
+    enum { LIBRARY = 72 << 10 }; /* oneDNN's code and descriptions of a primitive: measured over models/fashion */
+    size_t bytes = 0;
+    uint32_t directions = products->conv ? directions_of(node) : 0;
+    if (products->conv) bytes += bb_conv_bytes(products->conv);
+    for (; directions; directions &= directions - 1) bytes += LIBRARY;
+    for (uint32_t k = 0; k < BB_PRODUCTS; k++) bytes += products->matmul[k] ? LIBRARY : 0;
+    return bytes;
 }
 
 void bb_tape_products_free(bb_tape_products *products)

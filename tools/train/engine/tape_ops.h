@@ -32,6 +32,7 @@ bb_status bb_tape_products_new(bb_tape_products *products, const bb_tape_options
                                uint32_t i, bb_error *err);
 bb_status bb_tape_attention_new(bb_tape_products *products, const bb_tape_options *opt, const bb_tape_plan *p,
                                 uint32_t i, bb_error *err);
+size_t bb_tape_products_bytes(const bb_tape_products *products, const bb_tape_node *node);
 void bb_tape_products_free(bb_tape_products *products);
 
 /* ---- what all ops use ---- */
