@@ -23,17 +23,13 @@ export async function inBrowsers(tests) {
   for (const name of (process.env.BB_BROWSERS ?? 'chromium firefox').split(/\s+/)) {
     within(name);
     const begun = performance.now();
-    let browser = await LAUNCH[name]();
+    const browser = await LAUNCH[name]();
     console.log(`-- ${name} ${browser.version}`);
     for (const [title, test] of Object.entries(tests)) {
       if (only.length && !only.some(word => title.includes(word))) continue;
       within(`${name}: ${title}`);
       const start = performance.now();
-      for (let again = name === 'firefox' ? 2 : 0; !(await attempt(browser, test, again)); again--) {
-        console.log(`   ${title}: stuck, once more in a new ${name}`);
-        await Promise.race([browser.close().catch(() => {}), pause(20000)]);
-        browser = await LAUNCH[name]();
-      }
+      await attempt(browser, test);
       if (process.env.BB_VERBOSE) console.log(`   ${title}: ${((performance.now() - start) / 1000).toFixed(1)} s`);
     }
     within(name);
@@ -44,27 +40,13 @@ export async function inBrowsers(tests) {
   finish();
 }
 
-/** Firefox 153, driven by BiDi, now and then never returns from `new Worker` in a worker: not this long. */
-const STUCK = 90000;
-const pause = ms => new Promise(resolve => setTimeout(resolve, ms).unref());
-
-/**
- * One test. Its pages are closed at its end, and what went wrong in them is a failure.
- * @param {number} again how often it may yet be made again: false, then, if it is stuck
- */
-async function attempt(browser, test, again) {
+/** One test. Its pages are closed at its end, and what went wrong in them is a failure. */
+async function attempt(browser, test) {
   const opened = [];
-  let left = false;
   const watched = { ...browser, open: async options => opened[opened.push(await browser.open(options)) - 1] };
-  const run = test(watched).catch(error => left || check(false, `${error?.stack ?? error}`)).then(() => true);
-  if (again && !(await Promise.race([run, pause(STUCK)]))) {
-    left = true;
-    return false;
-  }
-  await run;
+  await test(watched).catch(error => check(false, `${error?.stack ?? error}`));
   for (const page of opened) {
     same(page.errors.join('\n'), '', 'errors in the page');
     await page.close().catch(() => {});
   }
-  return true;
 }

@@ -25,9 +25,9 @@ export function newWorker(address) {
     : new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'bitbrush' });
 }
 
-/** One more thread of a worker. @param {string} name */
-export function newThread(name) {
-  const elsewhere = remote('thread.js');
+/** One more thread of a worker. @param {string} name @param {string} [address] of worker.js, as above */
+export function newThread(name, address) {
+  const elsewhere = address ? new URL('thread.js', address).href : remote('thread.js');
   return elsewhere
     ? new Worker(ownOrigin(elsewhere), { type: 'module', name })
     : new Worker(new URL('./thread.js', import.meta.url), { type: 'module', name });

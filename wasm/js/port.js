@@ -1,6 +1,6 @@
 /** A worker as a pair of questions and answers, in browsers and in Node. */
 import { BitbrushError } from './errors.js';
-import { newNodeWorker, newWorker } from './places.js';
+import { newNodeWorker, newThread, newWorker } from './places.js';
 
 const STUCK_MS = 1000; // slices take some 10 ms: a worker silent for this long after `cancel` is not coming back
 
@@ -13,6 +13,29 @@ const STUCK_MS = 1000; // slices take some 10 ms: a worker silent for this long 
  */
 
 /**
+ * A thread that the worker asked for.
+ * @param {import('./protocol.js').Thread} what
+ * @param {string | undefined} address of worker.js
+ * @param {(runs: boolean) => void} tell at least once
+ * @returns {Worker[]} none if it cannot be
+ */
+function startThread(what, address, tell) {
+  try {
+    const thread = newThread(`bitbrush ${what.thread}`, address);
+    thread.onmessage = () => tell(true);
+    thread.onerror = event => {
+      event.preventDefault(); // one thread less is no error of ours
+      tell(false);
+    };
+    thread.postMessage(what);
+    return [thread];
+  } catch {
+    tell(false);
+    return [];
+  }
+}
+
+/**
  * @param {string | undefined} address
  * @param {(message: any) => void} heard
  * @param {(why: string) => void} died
@@ -20,14 +43,19 @@ const STUCK_MS = 1000; // slices take some 10 ms: a worker silent for this long 
  */
 async function start(address, heard, died) {
   if (typeof Worker === 'function') {
-    const worker = newWorker(address);
-    worker.onmessage = event => heard(event.data);
+    const worker = newWorker(address),
+      all = [worker]; // kept, too, so that no engine ends a thread for want of someone who holds it
+    worker.onmessage = ({ data }) => {
+      if (!('start' in data)) return heard(data);
+      const { thread } = data.start;
+      all.push(...startThread(data.start, address, runs => worker.postMessage({ op: 'started', thread, runs })));
+    };
     worker.onmessageerror = () => died('a message could not be read');
     worker.onerror = event => died(event.message || 'its script could not be loaded');
     return {
       post: (message, transfer) => worker.postMessage(message, transfer),
       hold() {},
-      stop: () => worker.terminate(),
+      stop: () => all.forEach(one => one.terminate()),
     };
   }
   const worker = await newNodeWorker(address);
@@ -173,7 +201,7 @@ export class Port {
     if (!this.leaving) for (const resolve of this.#patient.splice(0)) resolve();
   }
 
-  /** @param {import('./protocol.js').FromWorker} message */
+  /** @param {import('./protocol.js').Reply} message */
   #heard(message) {
     const waiting = this.#waiting.get(message.id);
     if (!waiting) return;

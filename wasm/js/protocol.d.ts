@@ -41,10 +41,14 @@ export type Ask =
       options: MakeOptions;
       loras: { name: string; data: Uint8Array; config: Uint8Array | null; scale: number }[];
     };
-export type Tell = { op: 'end'; session: number } | { op: 'cancel'; id: number } | { op: 'close' };
+export type Tell =
+  | { op: 'end'; session: number }
+  | { op: 'cancel'; id: number }
+  | { op: 'close' }
+  | { op: 'started'; thread: number; runs: boolean };
 export type ToWorker = (Ask & { id: number }) | Tell;
 
-/** What threads.js tells thread.js, once; the answer is any message. */
+/** What thread.js is told, once; the answer is any message. */
 export interface Thread {
   module: WebAssembly.Module;
   memory: WebAssembly.Memory;
@@ -55,14 +59,18 @@ export interface Thread {
   /** and of the one for the module on top */ stackAbove: number;
 }
 
+/** Resolves to whether it runs. The page does it (port.js): Firefox may never return from `new Worker` in a worker. */
+export type StartThread = (what: Thread) => Promise<boolean>;
+
 export interface Failure {
   code: ErrorCode | 'aborted';
   message: string;
   /** the worker has to be replaced */ fatal?: boolean;
 }
-export type FromWorker =
+export type Reply =
   | { id: number; ok: unknown }
   | { id: number; error: Failure }
   | { id: number; progress: any };
+export type FromWorker = Reply | { start: Thread };
 
 export type { ModelInfo, Step };

@@ -43,8 +43,9 @@ export class Engine {
    * @param {number} [threads] at most, if it is a module that can have threads; more than 1 in isolated pages only
    * @param {URL | string} [ways] of bitbrush-relaxed.wasm, which goes on top of it, or does not: a host may lack it, or
    *   answer with a page in its place
+   * @param {import('./protocol.js').StartThread} [start] for more threads than one
    */
-  static create(url, threads = 1, ways = undefined) {
+  static create(url, threads = 1, ways = undefined, start = async () => false) {
     const shared = threads > 1,
       more = ways === undefined ? undefined : compile(ways, shared).catch(() => undefined); // both at once
     return starting(url, async () => {
@@ -53,7 +54,7 @@ export class Engine {
       const engine = new this(await WebAssembly.instantiate(module, memory && { env: { memory } }), memory);
       const above = (await more)?.module;
       const added = above && (await engine.addWays(above));
-      if (shared && memory) engine.#start({ module, memory, above: added ? above : undefined }, threads);
+      if (shared && memory) engine.#start(start, { module, memory, above: added ? above : undefined }, threads);
       return engine;
     });
   }
@@ -86,14 +87,16 @@ export class Engine {
   }
 
   /**
+   * @param {import('./protocol.js').StartThread} start
    * @param {Omit<import('./protocol.js').Thread, 'table' | 'thread' | 'stack' | 'stackAbove'>} what
    * @param {number} count
    */
-  #start(what, count) {
+  #start(start, what, count) {
     this.#layOut((count - 1) * STACKS);
     this.reserve(this.blobAt);
     this.x.bbw_threads(count);
-    this.threads = startThreads({ ...what, table: this.x.__indirect_function_table.length }, this.stacksAt, count);
+    const table = this.x.__indirect_function_table.length;
+    this.threads = startThreads(start, { ...what, table }, this.stacksAt, count);
   }
 
   get memoryBytes() {

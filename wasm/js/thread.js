@@ -1,4 +1,4 @@
-/** One more thread: instances on the memory of the worker that starts it (threads.js). */
+/** One more thread: instances on the memory of the worker that asks for it (threads.js). */
 const scope = /** @type {any} */ (globalThis);
 
 scope.onmessage = async (/** @type {MessageEvent<import('./protocol.js').Thread>} */ { data }) => {

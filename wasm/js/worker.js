@@ -25,13 +25,22 @@ let post;
 
 class Cancelled extends Error {}
 
+/** Threads that the page was asked to start, by number. @type {Map<number, (runs: boolean) => void>} */
+const starting = new Map();
+/** @type {import('./protocol.js').StartThread} */
+const startThread = what =>
+  new Promise(resolve => {
+    starting.set(what.thread, resolve);
+    post({ start: what });
+  });
+
 /** @type {Record<string, (message: any) => any>} */
 const serve = {
   async load({ id, source, modules, threads, times }) {
     const warn = (/** @type {BitbrushError} */ error) => post({ id, progress: { warning: toPlain(error) } });
     const from = open(source, warn); // while the module compiles
     from.catch(() => {});
-    engine = await Engine.create(modules[0], threads, modules[1]);
+    engine = await Engine.create(modules[0], threads, modules[1], startThread);
     const limit = { end: Infinity };
     const trial = timeWays(engine, times, limit);
     trial.catch(() => {});
@@ -105,6 +114,8 @@ let queue = Promise.resolve();
 function receiveMessage(message) {
   if (message.op === 'cancel') {
     if (message.id > answered) cancelled.add(message.id); // overtakes what waits
+  } else if (message.op === 'started') {
+    starting.get(message.thread)?.(message.runs);
   } else if (message.op === 'close') {
     engine?.x.bbw_threads?.(1);
     globalThis.close();
