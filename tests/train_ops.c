@@ -1,258 +1,12 @@
-/* The trainer's ops: every forward and backward function against a reference in double written here, gradients by
- * central differences; every instruction set against the baseline; the same bits in every run; AdamW against PyTorch. */
-#include <stdint.h>
+/* The trainer's other ops: forward and backward functions against references in double; sums, embeddings, bf16; the
+ * same with every instruction set. Group norm and activations: train_norm.c. */
+#include "trainop.h"
 
-#include "base/mathf.h"
-#include "base/rng.h"
-#include "check.h"
-#include "train/engine/optim.h"
-
-#define COUNT(a) (sizeof(a) / sizeof *(a))
-#define STEP 1e-5 /* of differences in double: error STEP² of the third derivative, 1e-16/STEP of rounding: ≤ 1e-9 */
-
-/* Each result is some ten roundings of 2^-24, a sum of n terms in runs some √n more; what is computed is compared with
- * the largest of the array. 2e-6 is 32 such roundings. */
-#define CLOSE 2e-6
-
-static float *normals(size_t n, uint32_t stream)
+/* Element of [items][channels] that belongs to i of [items][pixels][channels]. */
+static size_t per_item(const problem *p, size_t i)
 {
-    float *x = calloc(n + 1, sizeof *x);
-    bb_normals(x, n, 7, stream, 0);
-    return x;
+    return i / ((size_t)p->pixels * p->channels) * p->channels + i % p->channels;
 }
-
-/* max |a − b|, for a in f32; inf if one is not finite. */
-static double distance(const float *a, const double *b, size_t n)
-{
-    double worst = 0;
-    for (size_t i = 0; i < n; i++) {
-        const double d = fabs(a[i] - b[i]);
-        if (!(d <= 1e30)) return INFINITY;
-        worst = d > worst ? d : worst;
-    }
-    return worst;
-}
-
-static double largest(const double *x, size_t n)
-{
-    double most = 1e-30;
-    for (size_t i = 0; i < n; i++) most = fabs(x[i]) > most ? fabs(x[i]) : most;
-    return most;
-}
-
-/* ---- a function of up to three arrays, its reference, its gradient ---- */
-
-typedef struct problem {
-    const char *name;
-    uint32_t items, pixels, channels, groups, act, factor;
-    bb_shape in, out;
-    bool flag;
-    size_t n[3], result; /* elements of the inputs, 0: no such input; of the result */
-    const float *x[3];
-    void (*reference)(const struct problem *p, double *const x[3], double *y);
-    void (*forward)(const bb_ops *ops, const struct problem *p, float *y);
-    void (*backward)(const bb_ops *ops, const struct problem *p, const float *dy, float *const dx[3]);
-    double cancel; /* factor by which terms that cancel exceed the result's scale; 1 */
-} problem;
-
-static void differences(const problem *p, double *const x[3], const float *weight, double *const dx[3])
-{
-    double *y = calloc(p->result, sizeof *y);
-    for (int k = 0; k < 3; k++) {
-        for (size_t i = 0; i < p->n[k]; i++) {
-            const double at = x[k][i];
-            double loss[2] = {0, 0};
-            for (int side = 0; side < 2; side++) {
-                x[k][i] = at + (side ? STEP : -STEP);
-                p->reference(p, x, y);
-                for (size_t j = 0; j < p->result; j++) loss[side] += (double)weight[j] * y[j];
-            }
-            x[k][i] = at;
-            dx[k][i] = (loss[1] - loss[0]) / (2 * STEP);
-        }
-    }
-    free(y);
-}
-
-/* Gradients are added to: they start at 1 here. */
-static void check_problem(const bb_ops *ops, const problem *p)
-{
-    double *x[3], *dx[3], *y = calloc(p->result, sizeof *y);
-    float *d[3], *result = calloc(p->result, sizeof *result), *weight = normals(p->result, 99);
-    for (int k = 0; k < 3; k++) {
-        x[k] = calloc(p->n[k] + 1, sizeof *x[k]);
-        dx[k] = calloc(p->n[k] + 1, sizeof *dx[k]);
-        d[k] = calloc(p->n[k] + 1, sizeof *d[k]);
-        for (size_t i = 0; i < p->n[k]; i++) {
-            x[k][i] = (double)p->x[k][i];
-            d[k][i] = 1;
-        }
-    }
-    p->reference(p, x, y);
-    p->forward(ops, p, result);
-    const double cancel = p->cancel > 1 ? p->cancel : 1, error = distance(result, y, p->result) / largest(y, p->result);
-    CHECK(error <= CLOSE * cancel, "%s %s (%u %u %u %u): %g", ops->name, p->name, p->items, p->pixels, p->channels,
-          p->groups, error);
-    differences(p, x, weight, dx);
-    p->backward(ops, p, weight, d);
-    for (int k = 0; k < 3; k++) {
-        for (size_t i = 0; i < p->n[k]; i++) dx[k][i] += 1;
-        const double scale = largest(dx[k], p->n[k]) * cancel, off = distance(d[k], dx[k], p->n[k]) / scale;
-        CHECK(!p->n[k] || off <= 2 * CLOSE, "%s %s' of input %d (%u %u %u %u): %g", ops->name, p->name, k, p->items,
-              p->pixels, p->channels, p->groups, off);
-        free(x[k]);
-        free(dx[k]);
-        free(d[k]);
-    }
-    free(y);
-    free(result);
-    free(weight);
-}
-
-/* ---- group norm and activations ---- */
-
-static double act_of(uint32_t act, double x)
-{
-    switch (act) {
-    case BB_ACT_SILU: return x / (1 + exp(-x));
-    case BB_ACT_GELU: return 0.5 * x * erfc(-x / sqrt(2));
-    case BB_ACT_MISH: return x * tanh(log1p(exp(x)));
-    default: return x;
-    }
-}
-
-static void norm_reference(const problem *p, double *const x[3], double *y)
-{
-    const size_t width = p->channels / p->groups;
-    for (size_t item = 0; item < p->items; item++) {
-        for (size_t group = 0; group < p->groups; group++) {
-            double mean = 0, square = 0;
-            const double n = (double)p->pixels * (double)width;
-            for (int pass = 0; pass < 3; pass++) {
-                for (size_t i = 0; i < p->pixels * width; i++) {
-                    const size_t c = group * width + i % width, at = (item * p->pixels + i / width) * p->channels + c;
-                    const double v = x[0][at] - mean;
-                    if (pass == 1) square += v * v / n;
-                    else if (pass == 2) y[at] = act_of(p->act, v / sqrt(square + 1e-3) * x[1][c] + x[2][c]);
-                    else y[at] = v / n; /* summed below */
-                }
-                if (pass == 0) {
-                    for (size_t i = 0; i < p->pixels * width; i++)
-                        mean += y[(item * p->pixels + i / width) * p->channels + group * width + i % width];
-                }
-            }
-        }
-    }
-}
-
-typedef struct norm_run { bb_norm_args a; float *mean, *rstd, *scratch; } norm_run;
-
-static norm_run norm_arguments(const problem *p)
-{
-    norm_run r = {.a = {.items = p->items, .pixels = p->pixels, .channels = p->channels, .groups = p->groups,
-                        .eps = 1e-3f, .act = p->act, .x = p->x[0], .scale = p->x[1], .shift = p->x[2]}};
-    r.a.mean = r.mean = calloc((size_t)p->items * p->groups, sizeof(float));
-    r.a.rstd = r.rstd = calloc((size_t)p->items * p->groups, sizeof(float));
-    r.a.scratch = r.scratch = malloc(bb_norm_scratch(&r.a) * sizeof(float));
-    return r;
-}
-
-static void norm_free(norm_run *r)
-{
-    free(r->mean);
-    free(r->rstd);
-    free(r->scratch);
-}
-
-static void norm_forward(const bb_ops *ops, const problem *p, float *y)
-{
-    norm_run r = norm_arguments(p);
-    uint16_t *both = calloc(p->result, 2), *narrow = calloc(p->result, 2), *converted = calloc(p->result, 2);
-    r.a.y = y;
-    r.a.y16 = both;
-    ops->norm_forward(&r.a);
-    r.a.y = NULL;
-    r.a.y16 = narrow;
-    ops->norm_forward(&r.a);
-    ops->to_bf16(p->result, y, converted);
-    CHECK(!memcmp(both, converted, p->result * 2) && !memcmp(narrow, converted, p->result * 2), "%s norm y16", ops->name);
-    free(both);
-    free(narrow);
-    free(converted);
-    norm_free(&r);
-}
-
-static void norm_backward(const bb_ops *ops, const problem *p, const float *dy, float *const dx[3])
-{
-    norm_run r = norm_arguments(p);
-    float *y = calloc(p->result, sizeof *y);
-    r.a.y = y;
-    ops->norm_forward(&r.a);
-    r.a.dy = dy;
-    r.a.dx = dx[0];
-    r.a.dscale = dx[1];
-    r.a.dshift = dx[2];
-    const float start = dx[0][0]; /* of all elements */
-    ops->norm_backward(&r.a);
-    float *begun = calloc(p->result, sizeof *begun); /* written over what lies there, the same to roundings */
-    for (size_t i = 0; i < p->result; i++) begun[i] = NAN;
-    r.a.dx = begun;
-    r.a.dscale = r.a.dshift = NULL;
-    r.a.begin = true;
-    ops->norm_backward(&r.a);
-    float most = 1; /* in front of the sums that cancel */
-    for (size_t i = 0; i < p->items * p->groups; i++) most = fmaxf(most, r.rstd[i]);
-    float off = 0;
-    for (size_t i = 0; i < p->result; i++) {
-        const float d = fabsf(begun[i] + start - dx[0][i]);
-        off = d <= off ? off : d; /* NaN, too */
-    }
-    CHECK(off < 1e-5f * most, "%s norm' written, not added: %g", ops->name, off);
-    free(begun);
-    free(y);
-    norm_free(&r);
-}
-
-static problem norm_problem(uint32_t items, uint32_t pixels, uint32_t channels, uint32_t groups, uint32_t act)
-{
-    const size_t n = (size_t)items * pixels * channels;
-    problem p = {.name = "norm", .items = items, .pixels = pixels, .channels = channels, .groups = groups, .act = act,
-                 .n = {n, channels, channels}, .result = n, .reference = norm_reference, .forward = norm_forward,
-                 .backward = norm_backward};
-    float *x = normals(n, 1);
-    for (size_t i = 0; i < n; i++) x[i] = x[i] * 1.5f + 2; /* a mean to be taken away */
-    p.x[0] = x;
-    p.x[1] = normals(channels, 2);
-    p.x[2] = normals(channels, 3);
-    /* One value in a group: rstd = 1/√eps = 32 and all terms cancel to 0. */
-    p.cancel = pixels * (channels / groups) < 4 ? 32 : 4;
-    return p;
-}
-
-static void act_reference(const problem *p, double *const x[3], double *y)
-{
-    for (size_t i = 0; i < p->result; i++) y[i] = act_of(p->act, x[0][i]);
-}
-static void act_forward(const bb_ops *ops, const problem *p, float *y)
-{
-    uint16_t *both = calloc(p->result, 2), *narrow = calloc(p->result, 2), *converted = calloc(p->result, 2);
-    ops->act_forward(p->act, p->result, p->x[0], y, both);
-    ops->act_forward(p->act, p->result, p->x[0], NULL, narrow);
-    ops->to_bf16(p->result, y, converted);
-    CHECK(!memcmp(both, converted, p->result * 2) && !memcmp(narrow, converted, p->result * 2), "%s act y16", ops->name);
-    ops->act_forward(p->act, p->result, p->x[0], y, NULL);
-    free(both);
-    free(narrow);
-    free(converted);
-}
-static void act_backward(const bb_ops *ops, const problem *p, const float *dy, float *const dx[3])
-{
-    ops->act_backward(p->act, p->result, p->x[0], dy, dx[0]);
-}
-
-/* ---- the others ---- */
-
-static size_t per_item(const problem *p, size_t i) { return i / ((size_t)p->pixels * p->channels) * p->channels + i % p->channels; }
 
 static void add_reference(const problem *p, double *const x[3], double *y)
 {
@@ -324,10 +78,14 @@ static void pool_reference(const problem *p, double *const x[3], double *y)
         const size_t column = i / c % w, row = i / c / w % h, item = i / c / w / h;
         y[i] = 0;
         for (size_t k = 0; k < f * f; k++)
-            y[i] += x[0][((item * p->in.h + row * f + k / f) * p->in.w + column * f + k % f) * c + i % c] / (double)(f * f);
+            y[i] += x[0][((item * p->in.h + row * f + k / f) * p->in.w + column * f + k % f) * c + i % c];
+        y[i] /= (double)(f * f);
     }
 }
-static void pool_forward(const bb_ops *ops, const problem *p, float *y) { ops->pool_forward(p->in, p->factor, p->x[0], y); }
+static void pool_forward(const bb_ops *ops, const problem *p, float *y)
+{
+    ops->pool_forward(p->in, p->factor, p->x[0], y);
+}
 static void pool_backward(const bb_ops *ops, const problem *p, const float *dy, float *const dx[3])
 {
     ops->pool_backward(p->in, p->factor, dy, dx[0]);
@@ -440,26 +198,8 @@ static void channels_backward(const bb_ops *ops, const problem *p, const float *
     free(part);
 }
 
-static void run_problem(const bb_ops *ops, problem p)
-{
-    for (int k = 0; k < 3; k++)
-        if (p.n[k] && !p.x[k]) p.x[k] = normals(p.n[k], 20 + (uint32_t)k);
-    check_problem(ops, &p);
-    for (int k = 0; k < 3; k++) free((void *)(uintptr_t)p.x[k]);
-}
-
 static void test_gradients(const bb_ops *ops)
 {
-    static const uint32_t shapes[][4] = {{1, 1, 1, 1}, {2, 1, 6, 2}, {1, 1, 5, 5}, {2, 7, 5, 1}, {1, 9, 12, 4}, {3, 2, 33, 11},
-                                         {1, 5, 131, 131}, {2, 50, 8, 2}};
-    for (uint32_t act = 0; act < 4; act++)
-        for (size_t i = 0; i < COUNT(shapes); i++) {
-            const uint32_t *s = shapes[i];
-            run_problem(ops, norm_problem(s[0], s[1], s[2], s[3], act));
-        }
-    for (uint32_t act = 0; act < 4; act++)
-        run_problem(ops, (problem){.name = "act", .act = act, .n = {531}, .result = 531, .reference = act_reference,
-                                   .forward = act_forward, .backward = act_backward});
     for (size_t i = 0; i < COUNT(shapes); i++) {
         const uint32_t items = shapes[i][0], pixels = shapes[i][1], c = shapes[i][2];
         const size_t n = (size_t)items * pixels * c, small = (size_t)items * c;
@@ -475,9 +215,9 @@ static void test_gradients(const bb_ops *ops)
                                    .backward = softmax_backward});
         const size_t rows = items * (size_t)pixels;
         if (c > 1)
-            run_problem(ops, (problem){.name = "softmax_kl", .items = (uint32_t)rows, .channels = c, .n = {n}, .result = 1,
-                                       .x = {NULL, normals(n, 30)}, .reference = kl_reference, .forward = kl_forward,
-                                       .backward = kl_backward});
+            run_problem(ops, (problem){.name = "softmax_kl", .items = (uint32_t)rows, .channels = c, .n = {n},
+                                       .result = 1, .x = {NULL, normals(n, 30)}, .reference = kl_reference,
+                                       .forward = kl_forward, .backward = kl_backward});
         run_problem(ops, (problem){.name = "channels", .items = (uint32_t)rows, .channels = c + 2,
                                    .n = {rows * (c + 2), rows * (c + 4)}, .result = rows * (c + 5),
                                    .reference = channels_reference, .forward = channels_forward,
@@ -500,13 +240,11 @@ static void test_gradients(const bb_ops *ops)
     }
 }
 
-/* ---- what is no problem of that form ---- */
-
 static void test_sums(const bb_ops *ops)
 {
-    static const size_t shapes[][2] = {{1, 1}, {3, 5}, {1000, 33}, {70, 600}, {17, 256}};
-    for (size_t s = 0; s < COUNT(shapes); s++) {
-        const size_t rows = shapes[s][0], n = shapes[s][1];
+    static const size_t blocks[][2] = {{1, 1}, {3, 5}, {1000, 33}, {70, 600}, {17, 256}};
+    for (size_t s = 0; s < COUNT(blocks); s++) {
+        const size_t rows = blocks[s][0], n = blocks[s][1];
         float *x = normals(rows * n, 5), *sum = calloc(n, sizeof *sum);
         double *want = calloc(n, sizeof *want), square = 0;
         for (size_t i = 0; i < rows * n; i++) {
@@ -548,7 +286,8 @@ static void test_embeddings(const bb_ops *ops)
     ops->embedding_forward(3, 2, row, table, e);
     CHECK(e[0] == 14 && e[1] == 15 && e[2] == 10 && e[3] == 11 && e[4] == 14, "%s embedding", ops->name);
     ops->embedding_backward(3, 2, row, d, dtable);
-    CHECK(dtable[4] == 6 && dtable[5] == 8 && dtable[0] == 3 && dtable[1] == 4 && !dtable[2], "%s embedding'", ops->name);
+    CHECK(dtable[4] == 6 && dtable[5] == 8 && dtable[0] == 3 && dtable[1] == 4 && !dtable[2], "%s embedding'",
+          ops->name);
 }
 
 static void test_special(const bb_ops *ops)
@@ -571,116 +310,25 @@ static void test_special(const bb_ops *ops)
     CHECK(isnan(x[0]) && isnan(x[N - 1]), "%s a NaN spoils its softmax", ops->name);
 
     /* bf16: ties go to even, the largest floats to infinity, NaN with any payload stays NaN. */
-    const uint32_t bits[] = {0x3f808000, 0x3f818000, 0x3f808001, 0x7f7fffff, 0x7f800000, 0x7f800001, 0xffffffff, 0x80000000};
+    const uint32_t bits[] = {0x3f808000, 0x3f818000, 0x3f808001, 0x7f7fffff, 0x7f800000, 0x7f800001, 0xffffffff,
+                             0x80000000};
     const uint16_t want[] = {0x3f80, 0x3f82, 0x3f81, 0x7f80, 0x7f80, 0x7fc0, 0xffff, 0x8000};
     float v[8];
     memcpy(v, bits, sizeof bits);
     ops->to_bf16(8, v, h);
     for (int i = 0; i < 8; i++) CHECK(h[i] == want[i], "%s bf16 of %08x: %04x", ops->name, bits[i], h[i]);
-
-    problem p = norm_problem(2, 3, 4, 2, BB_ACT_SILU);
-    ((float *)(uintptr_t)p.x[0])[0] = NAN;
-    norm_run r = norm_arguments(&p);
-    r.a.y = y;
-    ops->norm_forward(&r.a);
-    CHECK(isnan(y[0]) && isnan(y[1]) && !isnan(y[2]) && !isnan(y[12]), "%s a NaN spoils its group only", ops->name);
-    norm_free(&r);
-    for (int k = 0; k < 3; k++) free((void *)(uintptr_t)p.x[k]);
 }
 
-/* Large enough for all threads; one item, so that it is cut into parts; the same bits twice. */
-static void test_threads(const bb_ops *one, const bb_ops *ops, uint32_t items)
+static void test(const bb_ops *ops)
 {
-    problem p = norm_problem(items, 1031, 33, 3, BB_ACT_SILU);
-    float *dy = normals(p.result, 50), *y[3], *d[3][3];
-    const bb_ops baseline = *one, many = *ops;
-    for (int run = 0; run < 3; run++) {
-        bb_ops_select(1, run ? 3 : 1); /* the table is kept, only the threads change */
-        y[run] = calloc(p.result, sizeof(float));
-        for (int k = 0; k < 3; k++) d[run][k] = calloc(p.n[k], sizeof(float));
-        norm_forward(run ? &many : &baseline, &p, y[run]);
-        norm_backward(run ? &many : &baseline, &p, dy, d[run]);
-    }
-    CHECK(!memcmp(y[1], y[2], p.result * 4), "%s norm: the same bits", ops->name);
-    CHECK(check_error(y[1], y[0], p.result) <= 4 * CLOSE, "%s norm: %g", ops->name, check_error(y[1], y[0], p.result));
-    for (int k = 0; k < 3; k++) {
-        const double off = check_error(d[1][k], d[0][k], p.n[k]);
-        CHECK(!memcmp(d[1][k], d[2][k], p.n[k] * 4), "%s norm': the same bits", ops->name);
-        CHECK(off <= 8 * CLOSE, "%s norm' %d: %g", ops->name, k, off);
-    }
-    for (int run = 0; run < 3; run++) {
-        free(y[run]);
-        for (int k = 0; k < 3; k++) free(d[run][k]);
-    }
-    for (int k = 0; k < 3; k++) free((void *)(uintptr_t)p.x[k]);
-    free(dy);
-}
-
-/* ---- the optimizer ---- */
-
-/* Each update is some ten roundings of numbers up to 1.5, relative 2^-24; PyTorch's clipping has 1e-6 more in its divisor,
- * which AdamW's ratio hides but for eps. */
-static void test_adamw(const bb_ops *ops)
-{
-    enum { N = 11, FIRST = 6, APART = 16 }; /* the second group lies apart, with floats of no group between them */
-    static const float torch[10][N + 1] = {
-#include "golden/adamw.inc"
-    };
-    const bb_optim_group groups[] = {{0, FIRST, 1, 0.1f}, {APART, N - FIRST, 0.1f, 0}};
-    float w[APART + N - FIRST], g[COUNT(w)];
-    bb_optim o;
-    CHECK(bb_optim_new(&o, ops, COUNT(w), groups, 2, NULL) == BB_OK, "optimizer");
-    for (int i = 0; i < (int)COUNT(w); i++) w[i] = 5;
-    for (int i = 0; i < N; i++) w[i < FIRST ? i : APART + i - FIRST] = (float)(i * 29 % 13 - 6) / 4;
-    for (int step = 0; step < 10; step++) {
-        for (int i = 0; i < (int)COUNT(w); i++) g[i] = 100;
-        for (int i = 0; i < N; i++)
-            g[i < FIRST ? i : APART + i - FIRST] =
-                step % 2 ? (float)((i * 37 + step * 11) % 17) / 8 - 1 : (float)((i * 5 + step) % 7) / 8 - 0.375f;
-        const double norm = bb_optim_norm(&o, g);
-        CHECK(fabs(norm / (double)torch[step][0] - 1) < 1e-6, "%s norm %g", ops->name, norm);
-        CHECK(bb_optim_update(&o, w, g, 0.01f, 1.5f, norm), "update");
-        for (int i = 0; i < N; i++)
-            CHECK(fabsf(w[i < FIRST ? i : APART + i - FIRST] - torch[step][1 + i]) < 2e-6f, "%s AdamW %d of %d: %g",
-                  ops->name, i, step, w[i < FIRST ? i : APART + i - FIRST] - torch[step][1 + i]);
-    }
-    CHECK(w[FIRST] == 5 && w[APART - 1] == 5, "floats of no group");
-    const float before = w[0];
-    g[0] = NAN;
-    CHECK(!bb_optim_update(&o, w, g, 0.01f, 1.5f, bb_optim_norm(&o, g)) && w[0] == before && o.step == 10, "a NaN gradient");
-    g[0] = INFINITY;
-    CHECK(!bb_optim_update(&o, w, g, 0.01f, 1.5f, bb_optim_norm(&o, g)) && w[0] == before, "an infinite gradient");
-    bb_optim_free(&o);
-    float average[2] = {1, 2}, weight[2] = {3, -2};
-    ops->ema(2, 0.75f, weight, average);
-    CHECK(average[0] == 1.5f && average[1] == 1, "%s ema", ops->name);
-}
-
-static void test_rates(void)
-{
-    CHECK(bb_rate_at(BB_DECAY_CONSTANT, 1000, 10, 0, 0) == 1, "constant");
-    CHECK(fabsf(bb_rate_at(BB_DECAY_LINEAR, 0, 100, 4, 0) - 0.2f) < 1e-6f, "the first update of a warm-up does something");
-    CHECK(bb_rate_at(BB_DECAY_LINEAR, 4, 100, 4, 0) == 1, "after the warm-up");
-    CHECK(fabsf(bb_rate_at(BB_DECAY_LINEAR, 52, 100, 4, 0.5f) - 0.75f) < 1e-6f, "linear, half way");
-    CHECK(fabsf(bb_rate_at(BB_DECAY_COSINE, 25, 100, 0, 0) - 0.853553f) < 1e-5f, "cosine, a quarter");
-    CHECK(bb_rate_at(BB_DECAY_COSINE, 100, 100, 0, 0.1f) == 0.1f && bb_rate_at(BB_DECAY_LINEAR, 200, 100, 0, 0.1f) == 0.1f,
-          "the last rate stays");
+    test_gradients(ops);
+    test_sums(ops);
+    test_embeddings(ops);
+    test_special(ops);
 }
 
 int main(void)
 {
-    bb_ops sets[3];
-    for (uint32_t cpu = 1; cpu <= 3; cpu++) {
-        const bb_ops *ops = &sets[cpu - 1];
-        sets[cpu - 1] = *bb_ops_select(cpu, 2);
-        if (cpu > 1 && !strcmp(ops->name, sets[cpu - 2].name)) continue; /* the CPU lacks it */
-        test_gradients(ops);
-        test_sums(ops);
-        test_embeddings(ops);
-        test_special(ops);
-        test_adamw(ops);
-        for (uint32_t items = 1; items <= 4; items += 3) test_threads(&sets[0], ops, items);
-    }
-    test_rates();
+    each_set(test);
     return check_done();
 }

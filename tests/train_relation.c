@@ -127,7 +127,8 @@ static void test_trd(void)
         check_gradient("TRD", &d, NULL, trd(&d), NULL);
         float *before = normals(d.n, 5); /* averaged in: the same as adding it, as lengths do not matter */
         memset(d.dq, 0, d.n * sizeof *d.dq);
-        check_gradient("TRD of two steps", &d, NULL, bb_trd(ops, dnn, &d.x, before, before, TEMPERATURE, 3, NULL), before);
+        const double loss = bb_trd(ops, dnn, &d.x, before, before, TEMPERATURE, 3, NULL);
+        check_gradient("TRD of two steps", &d, NULL, loss, before);
         free(before);
         free_data(&d);
     }
@@ -302,7 +303,8 @@ static void test_memory(void)
     float kept[2 * C];
     memcpy(kept, m.pixel + (EACH + 1) * C, sizeof kept);
     bb_pixel_memory_push(&m, 1, &d.x, 0, 3, 1, 2); /* the last two places, then the oldest */
-    CHECK(m.filled[1] == EACH && m.next[1] == 1 && !memcmp(kept, m.pixel + (EACH + 1) * C, sizeof kept), "first in, first out");
+    CHECK(m.filled[1] == EACH && m.next[1] == 1, "first in, first out");
+    CHECK(!memcmp(kept, m.pixel + (EACH + 1) * C, sizeof kept), "what came later stays");
     bb_pixel_memory_push(&m, 0, &d.x, 0, 100, 1, 3); /* all that there are */
     CHECK(m.filled[0] == EACH && m.next[0] == PIXELS % EACH, "all pixels: %u", m.next[0]);
 
@@ -318,7 +320,8 @@ static void test_memory(void)
         for (size_t i = 0; i < 3; i++)
             for (size_t p = 0; p < PIXELS; p++) often[p] += ones.pixel[i * PIXELS + p] == 1;
     }
-    for (size_t p = 0; p < PIXELS; p++) CHECK(abs((int)often[p] - 300) < 75, "pixel %zu was drawn %u times", p, often[p]);
+    for (size_t p = 0; p < PIXELS; p++)
+        CHECK(abs((int)often[p] - 300) < 75, "pixel %zu was drawn %u times", p, often[p]);
     bb_pixel_memory_free(&ones);
     bb_pixel_memory_free(&m);
     free_data(&d);

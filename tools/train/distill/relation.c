@@ -63,7 +63,7 @@ static void normalize_backward(uint32_t channels, const float *y, float length, 
 /* ---- rows against pixels ---- */
 
 typedef struct relation {
-    uint32_t rows, n, channels, block; /* rows to compare with n pixels, so many at a time; rows: blocks, padded with 0 */
+    uint32_t rows, n, channels, block; /* rows to compare with n pixels, so many at a time, 0 rows at the end */
     bb_matmul *scores, *row_slopes, *pixel_slopes; /* logits; gradients of the rows and, in TRD, of the pixels */
     float *f, *q, *dq, *anchor;        /* [rows][channels]; [n][channels], MTRD only */
     float *length;                     /* [rows] of q */
@@ -89,7 +89,7 @@ static bb_matrix dense(size_t rows, size_t columns)
 
 static bb_matrix turned(bb_matrix m) { return (bb_matrix){m.outer, m.batch, m.column, m.row}; }
 
-/* scores = rows·pixelsᵀ/temperature, of which gradients run back: to rows, and to the pixels where they are rows, too. */
+/* scores = rows·pixelsᵀ/temperature. Gradients run back to the rows, and to the pixels where they are rows, too. */
 static bb_status make_products(relation *r, bb_dnn *dnn, bool own, float temperature, bb_error *err)
 {
     const uint32_t m = r->block, n = r->n, c = r->channels;
@@ -199,13 +199,14 @@ void bb_pixel_memory_free(bb_pixel_memory *m)
     *m = (bb_pixel_memory){0};
 }
 
-/* Drawn without a list of all pixels: the i-th is the next of those not taken yet from a random one on. */
+/* Pixel after pixel is taken with the probability that `wanted` of the `left` ones shall be (Fan, Muller & Rezucha
+ * 1962): no list of them is needed. */
 void bb_pixel_memory_push(bb_pixel_memory *m, uint32_t slot, const bb_features *x, uint32_t item, uint32_t count,
                           uint64_t seed, uint64_t number)
 {
     uint32_t left = x->pixels, wanted = (uint32_t)smaller(count, x->pixels);
     for (uint32_t i = 0; i < x->pixels && wanted; i++, left--) {
-        if (draw(seed, STREAM_PUSH, number, i, left) >= wanted) continue; /* of `left` pixels `wanted` are to be taken */
+        if (draw(seed, STREAM_PUSH, number, i, left) >= wanted) continue;
         const size_t at = (size_t)slot * m->per_slot + m->next[slot], c = m->channels;
         normalize(m->channels, x->f + ((size_t)item * x->pixels + i) * c, NULL, m->pixel + at * c);
         m->next[slot] = (m->next[slot] + 1) % m->per_slot;

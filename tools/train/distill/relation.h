@@ -1,7 +1,8 @@
 /* Relation distillation: losses over similarities of pixels, not over their values. Features are f32
- * [items][pixels][channels] of the teacher (f) and the student (q). Each loss adds its gradient, times `weight`, to dq and
- * returns the loss (without the weight), a mean over rows of KL(teacher ‖ student) in nats: it is 0 where the features
- * agree up to a positive factor for each pixel, and at most 4/temperature. Where memory lacks: 0, with err filled.
+ * [items][pixels][channels] of the teacher (f) and the student (q). Each loss adds its gradient, times `weight`, to dq
+ * and returns the loss (without the weight), a mean over rows of KL(teacher ‖ student) in nats: it is 0 where the
+ * features agree up to a positive factor for each pixel, and at most 4/temperature. Where memory lacks: 0, with err
+ * filled.
  * Sources: mpq-dm §3.2 (TRD), §4.3 (MTRD); oracles §9, 22–27. */
 #ifndef BB_TRAIN_DISTILL_RELATION_H
 #define BB_TRAIN_DISTILL_RELATION_H
@@ -31,8 +32,8 @@ void bb_pixel_memory_push(bb_pixel_memory *m, uint32_t slot, const bb_features *
 bool bb_pixel_memory_ready(const bb_pixel_memory *m); /* every slot has been filled once */
 
 /* MTRD: softmax of cosine similarities / temperature to `anchors` pixels of the memory, in equal shares from all slots
- * (from those that hold any; the first ones give the remainder), for `rows` pixels of the items. Both are drawn by (seed,
- * number), without repetition as far as there are as many. An empty memory: 0. */
+ * (from those that hold any; the first ones give the remainder), for `rows` pixels of the items. Both are drawn by
+ * (seed, number), without repetition as far as there are as many. An empty memory: 0. */
 double bb_mtrd(const bb_ops *ops, bb_dnn *dnn, const bb_features *x, const bb_pixel_memory *m, uint32_t anchors,
                uint32_t rows, float temperature, uint64_t seed, uint64_t number, float weight, bb_error *err);
 

@@ -5,7 +5,7 @@
  * Values are f32 NHWC with `items` = n, `pixels` = h·w. Where an `out16` is given the result is also, or only (the f32
  * pointer NULL), written as bf16 (nearest even) for a following convolution. Backward functions ADD to the gradients of
  * their inputs unless they say that they write; gradients of parameters are always added to. NULL gradients are passed
- * over. Formulas: PyTorch's, which tests/train_ops.c checks by differences in double. */
+ * over. Formulas: PyTorch's, which tests/train_norm.c and train_ops.c check by differences in double. */
 #ifndef BB_TRAIN_ENGINE_OPS_H
 #define BB_TRAIN_ENGINE_OPS_H
 
@@ -38,7 +38,7 @@ typedef struct bb_ops {
                         float *y);
     void (*add_backward)(uint32_t items, uint32_t pixels, uint32_t channels, bool spread, const float *dy, float *da,
                          float *db);
-    /* channels first..first+count of a value with `channels`, from or into a dense one with `count`: concat and slice */
+    /* Channels first..first+count of a value with `channels`, from or into a dense one with `count`: concat, slice. */
     void (*copy_channels)(size_t rows, uint32_t channels, uint32_t first, uint32_t count, const float *x, float *y);
     void (*put_channels)(size_t rows, uint32_t channels, uint32_t first, uint32_t count, const float *x, float *y,
                          bool add);
@@ -51,8 +51,8 @@ typedef struct bb_ops {
     /* With probabilities in bf16. x is used up; dy, too, and dx is bf16. */
     void (*softmax_to_bf16)(size_t rows, uint32_t n, float *x, uint16_t *y16);
     void (*softmax_backward_bf16)(size_t rows, uint32_t n, const uint16_t *y16, float *dy, uint16_t *dx16);
-    /* Of logits: Σ over rows of KL(softmax(teacher) ‖ softmax(student)), in nats. student becomes its gradient, weight ·
-     * (softmax(student) − softmax(teacher)); teacher what was of use on the way. */
+    /* Of logits: Σ over rows of KL(softmax(teacher) ‖ softmax(student)), in nats. student becomes its gradient,
+     * weight · (softmax(student) − softmax(teacher)); teacher what was of use on the way. */
     double (*softmax_kl)(size_t rows, uint32_t n, float *teacher, float *student, float weight);
     void (*modulate_forward)(uint32_t items, uint32_t pixels, uint32_t channels, const float *x, const float *scale,
                              const float *shift, float *y);
@@ -60,7 +60,8 @@ typedef struct bb_ops {
                               const float *dy, float *dx, float *dscale, float *dshift);
     void (*affine_forward)(size_t n, float mul, float add, const float *x, float *y);
     void (*affine_backward)(size_t n, float mul, const float *dy, float *dx);
-    void (*timestep_forward)(uint32_t items, uint32_t half, bool cos_first, const float *t, const float *freq, float *y);
+    void (*timestep_forward)(uint32_t items, uint32_t half, bool cos_first, const float *t, const float *freq,
+                             float *y);
     void (*embedding_forward)(uint32_t items, uint32_t columns, const float *row, const float *table, float *y);
     void (*embedding_backward)(uint32_t items, uint32_t columns, const float *row, const float *dy, float *dtable);
     void (*column_sums)(size_t rows, uint32_t n, const float *dy, float *db); /* bias gradient: db[j] += Σ_i dy[i][j] */
@@ -77,7 +78,7 @@ typedef struct bb_ops {
 } bb_ops;
 
 size_t bb_norm_scratch(const bb_norm_args *a);
-/* cpu as for bb_dnn_open. threads: of all loops; sets OpenMP's. */
+/* cpu as for bb_dnn_open. threads: of all loops; sets OpenMP's. There is one table: a later call changes it. */
 const bb_ops *bb_ops_select(uint32_t cpu, uint32_t threads);
 
 #endif

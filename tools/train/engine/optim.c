@@ -42,7 +42,8 @@ bool bb_optim_update(bb_optim *o, float *w, const float *g, float lr, float clip
     if (!isfinite(norm)) return false;
     const float factor = clip > 0 && norm > (double)clip ? (float)((double)clip / norm) : 1.0f;
     const double step = (double)++o->step;
-    const float correct1 = (float)(1 - pow((double)o->beta1, step)), correct2 = (float)(1 - pow((double)o->beta2, step));
+    const float correct1 = (float)(1 - pow((double)o->beta1, step));
+    const float correct2 = (float)(1 - pow((double)o->beta2, step));
     for (uint32_t i = 0; i < o->n_groups; i++) {
         const bb_optim_group *group = &o->groups[i];
         o->ops->adamw(group->count, w + group->first, g + group->first, o->m + group->first, o->v + group->first,

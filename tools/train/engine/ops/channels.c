@@ -4,7 +4,8 @@
 #define COLUMNS 256 /* of a block of sums, on the stack */
 #define RUN 64      /* terms that are summed before their sum is added to others: rounding errors grow with the terms */
 
-BB_INLINE void add_run(const bool narrow, size_t n, const float *restrict x, float *restrict sum, uint16_t *restrict x16)
+BB_INLINE void add_run(const bool narrow, size_t n, const float *restrict x, float *restrict sum,
+                       uint16_t *restrict x16)
 {
     SIMD for (size_t j = 0; j < n; j++) {
         sum[j] += x[j];

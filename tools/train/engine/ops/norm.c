@@ -80,7 +80,8 @@ static void moments(const part *p)
     memcpy(p->slot[CENTRE], a->x + p->item * a->pixels * a->channels, a->channels * sizeof(float));
     repeat(p, CENTRE);
     for (size_t i = 0; i < p->n; i += p->split.run)
-        moments_run(smaller(p->split.run, p->n - i), a->x + p->first + i, p->slot[CENTRE], p->slot[SUM], p->slot[SUM_D]);
+        moments_run(smaller(p->split.run, p->n - i), a->x + p->first + i, p->slot[CENTRE], p->slot[SUM],
+                    p->slot[SUM_D]);
     fold(p);
 }
 

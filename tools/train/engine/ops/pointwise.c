@@ -20,7 +20,10 @@ static void act_forward(uint32_t act, size_t n, const float *x, float *y, uint16
 #pragma omp parallel for schedule(static) if (n > SMALL)
     for (size_t at = 0; at < n; at += BLOCK) {
         const size_t some = smaller(BLOCK, n - at);
-#define FORWARD(act)                                                             if (y && y16) act_run(act, true, true, some, x + at, y + at, y16 + at);      else if (y) act_run(act, true, false, some, x + at, y + at, NULL);           else act_run(act, false, true, some, x + at, NULL, y16 + at)
+#define FORWARD(act)                                                         \
+    if (y && y16) act_run(act, true, true, some, x + at, y + at, y16 + at);  \
+    else if (y) act_run(act, true, false, some, x + at, y + at, NULL);       \
+    else act_run(act, false, true, some, x + at, NULL, y16 + at)
         BB_EACH_ACT(act, FORWARD)
 #undef FORWARD
     }

@@ -64,8 +64,8 @@ static void softmax_backward_bf16(size_t rows, uint32_t n, const uint16_t *y16, 
     }
 }
 
-/* With logits relative to their maxima, p = e^t/P and q = e^s/Q: KL = Σ p(t − s) − log P/Q. Small where they agree: sums
- * and quotient are of f32, so errors are 2^-24 of the logits' differences, and not of the logits. */
+/* With logits relative to their maxima, p = e^t/P and q = e^s/Q: KL = Σ p(t − s) − log P/Q. Errors are 2^-24 of the
+ * logits' differences, not of the logits. */
 static double kl_row(size_t n, float *restrict t, float *restrict s, float weight)
 {
     const float t_max = row_max(n, t), s_max = row_max(n, s);

@@ -1,5 +1,5 @@
 /* What the files of this folder share. Each instruction set compiles them all with its own flags and BB_OPS_SET as its
- * name: BB_FN(x) is x of that set. Loops are plain C that compilers vectorize: flat, without calls, without branches. */
+ * name: BB_FN(x) is x of that set. Loops are plain C that compilers vectorize: flat, without calls or branches. */
 #ifndef BB_TRAIN_ENGINE_OPS_SET_H
 #define BB_TRAIN_ENGINE_OPS_SET_H
 
@@ -38,8 +38,8 @@ BB_INLINE uint16_t bf16(float x)
     return (uint16_t)((x == x ? rounded : u | 0x400000) >> 16);
 }
 
-/* e^x of x cut to ±87, error ≤ 1.7e-7 relative; NaN stays NaN. Half the work of bb_expf: five terms, 2^n in one piece (n
- * is in the low mantissa bits of the sum that rounds it). The polynomial is a fit of least largest relative error. */
+/* e^x of x cut to ±87, error ≤ 1.7e-7 relative; NaN stays NaN. Half the work of bb_expf: five terms, 2^n in one piece
+ * (n is in the low mantissa bits of the sum that rounds it). The polynomial is fitted, to equal ripple. */
 BB_INLINE float exp_near(float x)
 {
     float c = x < -87.0f ? -87.0f : x;
