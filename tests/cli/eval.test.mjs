@@ -1,6 +1,6 @@
 /** bitbrush eval: it goes on after a break, pairs its figures, and its columns are what they say. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
@@ -31,7 +31,7 @@ function stopped(signal, args) {
 
 test('Ctrl-C and kill keep what is drawn, and the same command goes on to the same file', async () => {
   const dir = folder(), [whole, out] = ['whole.json', 'broken.json'].map(name => join(dir, name));
-  const args = ['eval', model, ...short, '--images', '40', '--threads', '1'];
+  const args = ['eval', model, ...short, '--images', '24', '--threads', '1'];
   ok(...args, '-o', whole);
   assert.deepEqual(readdirSync(dir), ['whole.json']);
 
@@ -93,6 +93,19 @@ test('differences between two models are paired', () => {
   refused(2, /"images"/, ['eval', model, ...short, '--images', '5', '--keep', kept, '--versus', a, '--quiet']);
   writeFileSync(b, '{"images":');
   refused(1, /not JSON/, ['eval', model, ...common, '--versus', b, '--quiet']);
+});
+
+test('two ranks draw what one process does', t => {
+  const libraries = spawnSync('ldd', [tool], { encoding: 'utf8' }).stdout ?? '';
+  if (!/libmpi/.test(libraries) || spawnSync('mpirun', ['--version']).status !== 0) return t.skip('built without MPI');
+  const dir = folder(), [one, two] = ['one.json', 'two.json'].map(name => join(dir, name));
+  const args = ['eval', model, ...short, '--images', '11', '--threads', '1', '--quiet', '-o'];
+  ok(...args, one);
+  const { status, stderr } = spawnSync('mpirun', ['--allow-run-as-root', '--oversubscribe', '-n', '2', tool, ...args, two],
+    { encoding: 'utf8', timeout: 600000 });
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(figures(two), figures(one));
+  return assert.deepEqual(readdirSync(dir).sort(), ['one.json', 'two.json']);
 });
 
 test('what it refuses', () => {

@@ -2,6 +2,7 @@
  * real ones. */
 #include "eval/print.h"
 #include "eval/teach.h"
+#include "platform.h"
 
 typedef struct job {
     bb_evaluation e;
@@ -34,7 +35,9 @@ static bb_status report(const job *j, bb_error *err)
 
 static bb_status evaluate(job *j, bb_error *err)
 {
+    bb_host_options *host = &j->e.host_options;
     BB_TRY(bb_ranks_begin(&j->e.ranks, err));
+    if (!host->threads && bb_ranks_here() > 1) host->threads = (bb_core_count() + bb_ranks_here() - 1) / bb_ranks_here();
     BB_TRY(check_outputs(j, err));
     BB_TRY(bb_evaluation_run(&j->e, err));
     return j->e.ranks.rank ? BB_OK : report(j, err);
