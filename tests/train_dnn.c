@@ -104,11 +104,17 @@ static void conv_case(bb_dnn *d, const bb_conv_shape *s, bool bf16, uint32_t dir
             compare("dx", name, dx.f, want.x, want.x_abs, nx, bf16 ? EXACT : (double)taps * s->out);
         }
         if (directions & BB_DNN_WEIGHTS) {
-            bb_conv_grad(c, px, pdy, dw.f);
+            bb_conv_grad(c, px, pdy, dw.f, false);
             compare("dw", name, dw.f, want.w, want.w_abs, nw, bf16 ? EXACT : (double)s->n * oh * ow);
             float *first = memcpy(aligned(nw * sizeof *first), dw.f, nw * sizeof *first);
-            bb_conv_grad(c, px, pdy, dw.f);
+            bb_conv_grad(c, px, pdy, dw.f, false);
             CHECK(memcmp(first, dw.f, nw * sizeof *first) == 0, "dw of %s: other bits the second time", name);
+            memset(dw.f, 0, nw * sizeof *first);
+            bb_conv_grad(c, px, pdy, dw.f, true);
+            CHECK(memcmp(first, dw.f, nw * sizeof *first) == 0, "dw of %s: other bits when added to 0", name);
+            bb_conv_grad(c, px, pdy, dw.f, true);
+            for (size_t i = 0; i < nw; i++) want.w[i] *= 2, want.w_abs[i] *= 2;
+            compare("twice dw", name, dw.f, want.w, want.w_abs, nw, bf16 ? EXACT : (double)s->n * oh * ow + 1);
             free(first);
         }
         const size_t least = (directions & BB_DNN_FORWARD) ? nw * (bf16 ? 2 : 4) : 1;

@@ -16,6 +16,10 @@ uint64_t bb_run_id(void);
 
 uint32_t bb_core_count(void);
 
+/* Memory of n bytes, aligned to 64, that is read and written from end to end over and over: in large pages where the
+ * system has them. To be freed by free; NULL: out of memory. */
+void *bb_large_memory(size_t n);
+
 /* Seconds that this thread has had a core; where the system does not tell, of a clock. */
 double bb_thread_seconds(void);
 

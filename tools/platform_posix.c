@@ -1,4 +1,5 @@
 #define _XOPEN_SOURCE 700 /* realpath */
+#define _DEFAULT_SOURCE   /* madvise */
 
 #include "platform.h"
 
@@ -24,6 +25,17 @@ uint32_t bb_core_count(void)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     return cores > 1 ? (uint32_t)cores : 1;
+}
+
+void *bb_large_memory(size_t n)
+{
+    enum { LARGE = 1 << 21 };
+    const size_t align = n < LARGE ? 64 : LARGE;
+    void *memory = aligned_alloc(align, n ? (n + align - 1) / align * align : align);
+#ifdef MADV_HUGEPAGE
+    if (memory && align == LARGE) madvise(memory, n, MADV_HUGEPAGE); /* without it pages are small, and all works */
+#endif
+    return memory;
 }
 
 double bb_thread_seconds(void)

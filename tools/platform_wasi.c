@@ -47,6 +47,8 @@ uint64_t bb_run_id(void)
 
 uint32_t bb_core_count(void) { return 1; }
 
+void *bb_large_memory(size_t n) { return aligned_alloc(ALIGNMENT, (n / ALIGNMENT + 1) * ALIGNMENT); }
+
 double bb_thread_seconds(void)
 {
     struct timespec t;

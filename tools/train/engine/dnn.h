@@ -40,7 +40,8 @@ size_t bb_conv_bytes(const bb_conv *c); /* memory that it holds */
 void bb_conv_weights(bb_conv *c, const float *w); /* [kh][kw][in][out] f32, rounded to bf16 if so */
 void bb_conv_forward(bb_conv *c, const void *x, const float *bias /* [out] or NULL */, float *y);
 void bb_conv_data(bb_conv *c, const void *dy, float *dx);           /* dx is overwritten */
-void bb_conv_grad(bb_conv *c, const void *x, const void *dy, float *dw); /* dw [kh][kw][in][out] is overwritten */
+/* dw [kh][kw][in][out] is overwritten, or added to. */
+void bb_conv_grad(bb_conv *c, const void *x, const void *dy, float *dw, bool add);
 
 /* C = alpha · A · B (+ C if add) for outer × batch triples, such as items × heads. Element (i, j) of a matrix is
  * at [o·outer + b·batch + i·row + j·column]; row or column is 1. A is m × k, B k × n, C m × n. C is f32, A and B are f32 or both bf16. */

@@ -50,6 +50,15 @@ static inline dnnl_status_t bb_layout_new(bb_layout *l, int rank, const dnnl_dim
                    : dnnl_memory_desc_create_with_tag(&l->desc, rank, dims, type, dnnl_format_tag_any);
 }
 
+static inline bool bb_layout_is(bb_layout_ref l, const dnnl_dims_t dims, dnnl_format_tag_t tag)
+{
+    dnnl_memory_desc_t made;
+    if (dnnl_memory_desc_create_with_tag(&made, BB_DNN_DIMS, dims, dnnl_f32, tag) != dnnl_success) return false;
+    const bool same = dnnl_memory_desc_equal(l, made);
+    dnnl_memory_desc_destroy(made);
+    return same;
+}
+
 /* hint: forward's descriptor, for the backward directions (x, y then are gradients where they are results). avoid:
  * a part of the names of implementations that are passed over; NULL: none. */
 static inline dnnl_status_t bb_conv_desc(dnnl_primitive_desc_t *out, const bb_dnn *d, uint32_t direction,
@@ -106,6 +115,13 @@ static inline dnnl_status_t bb_layout_new(bb_layout *l, int rank, const dnnl_dim
 {
     return strides ? dnnl_memory_desc_init_by_strides(&l->desc, rank, dims, type, strides)
                    : dnnl_memory_desc_init_by_tag(&l->desc, rank, dims, type, dnnl_format_tag_any);
+}
+
+static inline bool bb_layout_is(bb_layout_ref l, const dnnl_dims_t dims, dnnl_format_tag_t tag)
+{
+    dnnl_memory_desc_t made;
+    return dnnl_memory_desc_init_by_tag(&made, BB_DNN_DIMS, dims, dnnl_f32, tag) == dnnl_success &&
+           dnnl_memory_desc_equal(l, &made);
 }
 
 static inline dnnl_status_t bb_conv_desc(dnnl_primitive_desc_t *out, const bb_dnn *d, uint32_t direction,

@@ -22,12 +22,15 @@ struct bb_conv {
     void *w_forward, *w_data; /* the same if forward and data agree on a layout */
     float *no_bias;
     size_t part;              /* bytes of a slice's packed gradient */
+    bool tiles;               /* it lies in tiles: see unpack_tiles */
     size_t bytes;
 };
 
 /* ---- slices ---- */
 
 enum { SMALL = 1 << 19 }; /* products that a thread does in the time of waking another */
+
+static size_t dense_size(const bb_conv_shape *s) { return (size_t)s->kh * s->kw * s->c * s->out; }
 
 static uint32_t out_size(uint32_t in, uint32_t kernel, uint32_t stride, uint32_t before, uint32_t after)
 {
@@ -48,6 +51,36 @@ static uint32_t slices_of(const bb_conv_shape *shape, uint32_t threads, bool *wh
     if (threads == 1 || products < SMALL) return 1;
     *whole = items % threads != 0 && items < 4 * threads;
     return *whole ? 1 : threads;
+}
+
+/* Whether row (or column) k of the kernel meets one of x, rather than padding, at some output. */
+static bool meets(uint32_t k, uint32_t size, uint32_t kernel, uint32_t stride, uint32_t before, uint32_t after)
+{
+    for (uint32_t at = k; at - k <= size + before + after - kernel; at += stride)
+        if (at >= before && at - before < size) return true;
+    return false;
+}
+
+static bool tap_met(const bb_conv_shape *s, uint32_t i, uint32_t j)
+{
+    return meets(i, s->h, s->kh, s->stride, s->top, s->bottom) && meets(j, s->w, s->kw, s->stride, s->left, s->right);
+}
+
+static bool all_met(const bb_conv_shape *s)
+{
+    bool all = true;
+    for (uint32_t i = 0; i < s->kh; i++)
+        for (uint32_t j = 0; j < s->kw; j++) all &= tap_met(s, i, j);
+    return all;
+}
+
+/* Weights that only ever meet padding: oneDNN 2.6.3 leaves some of their gradients unwritten. */
+static void clear_unmet(const bb_conv_shape *s, float *dw)
+{
+    const size_t tap = (size_t)s->c * s->out;
+    for (uint32_t i = 0; i < s->kh; i++)
+        for (uint32_t j = 0; j < s->kw; j++, dw += tap)
+            if (!tap_met(s, i, j)) memset(dw, 0, tap * sizeof *dw);
 }
 
 /* ---- making the primitives ---- */
@@ -214,10 +247,10 @@ static dnnl_status_t new_grad(bb_conv *c, uint32_t i, const conv_plan *p)
     if (made != dnnl_success || i) return made;
     bb_layout_ref layout = bb_task_layout(t, dnnl_query_diff_weights_md, 0);
     c->part = bb_align_up(dnnl_memory_desc_get_size(layout), BB_ALIGNMENT);
-    omp_set_num_threads(c->n > 1 || c->whole ? (int)c->d->threads : 1);
-    made = new_reorder(&c->unpack, c->d, layout, bb_layout_of(&p->files));
-    omp_set_num_threads(c->whole ? (int)c->d->threads : 1);
-    return made;
+    const dnnl_dims_t kernel = {c->shape.out, c->shape.c, c->shape.kh, c->shape.kw};
+    c->tiles = all_met(&c->shape) && c->shape.c % 16 == 0 && c->shape.out % 16 == 0 &&
+               bb_layout_is(layout, kernel, dnnl_ABcd16b16a);
+    return c->tiles ? made : new_reorder(&c->unpack, c->d, layout, bb_layout_of(&p->files));
 }
 
 static dnnl_status_t new_slice(bb_conv *c, uint32_t i, const bb_conv_shape *shape, uint32_t directions)
@@ -247,7 +280,8 @@ static dnnl_status_t new_slices(bb_conv *c, uint32_t directions)
         x += (size_t)s.n * s.h * s.w * s.c;
         y += (size_t)s.n * h * out_size(s.w, s.kw, s.stride, s.left, s.right) * s.out;
     }
-    return made == dnnl_success ? bb_dnn_grow(&c->d->parts, &c->d->parts_bytes, c->n * c->part) : made;
+    return made == dnnl_success ? bb_dnn_grow(&c->d->parts, &c->d->parts_bytes,
+                                               c->n * c->part + dense_size(&c->shape) * sizeof(float)) : made;
 }
 
 static bool shape_fits(const bb_conv_shape *s)
@@ -349,39 +383,41 @@ void bb_conv_forward(bb_conv *c, const void *x, const float *bias, float *y)
 
 void bb_conv_data(bb_conv *c, const void *dy, float *dx) { run(c, BB_DNN_DATA, (arguments){.dy = dy, .dx = dx}); }
 
-/* Whether row (or column) k of the kernel meets one of x, rather than padding, at some output. */
-static bool meets(uint32_t k, uint32_t size, uint32_t kernel, uint32_t stride, uint32_t before, uint32_t after)
+/* Adds up the slices' parts in their order, from tiles of 16 inputs × 16 outputs, [out/16][in/16][kh][kw][16][16], which
+ * is what oneDNN takes for nearly all, to [kh][kw][in][out]. */
+static void unpack_tiles(const bb_conv *c, float *dw, bool add)
 {
-    for (uint32_t at = k; at - k <= size + before + after - kernel; at += stride)
-        if (at >= before && at - before < size) return true;
-    return false;
+    const ptrdiff_t taps = (ptrdiff_t)c->shape.kh * c->shape.kw, in = c->shape.c, out = c->shape.out;
+    const ptrdiff_t next = (ptrdiff_t)(c->part / sizeof *dw), parts = c->n;
+#pragma omp parallel for collapse(2) schedule(static) if (parts > 1)
+    for (ptrdiff_t tap = 0; tap < taps; tap++)
+        for (ptrdiff_t i = 0; i < in; i++)
+            for (ptrdiff_t o = 0; o < out; o += 16) {
+                const ptrdiff_t tile = ((o / 16) * (in / 16) + i / 16) * taps + tap;
+                const float *from = (const float *)c->d->parts + tile * 256 + i % 16 * 16;
+                float *to = dw + (tap * in + i) * out + o, sum[16];
+                for (ptrdiff_t k = 0; k < 16; k++) sum[k] = add ? to[k] : 0;
+                for (ptrdiff_t p = 0; p < parts; p++)
+                    for (ptrdiff_t k = 0; k < 16; k++) sum[k] += from[p * next + k];
+                for (ptrdiff_t k = 0; k < 16; k++) to[k] = sum[k];
+            }
 }
 
-/* Weights that only ever meet padding: oneDNN 2.6.3 leaves some of their gradients unwritten. */
-static void clear_unmet(const bb_conv_shape *s, float *dw)
+/* Any other layout, by oneDNN; dw is the last part's place where it must be added. */
+static void unpack_others(const bb_conv *c, float *dw, bool add)
 {
-    const size_t tap = (size_t)s->c * s->out;
-    for (uint32_t i = 0; i < s->kh; i++)
-        for (uint32_t j = 0; j < s->kw; j++, dw += tap)
-            if (!meets(i, s->h, s->kh, s->stride, s->top, s->bottom) ||
-                !meets(j, s->w, s->kw, s->stride, s->left, s->right))
-                memset(dw, 0, tap * sizeof *dw);
+    const ptrdiff_t packed = (ptrdiff_t)(c->part / sizeof(float)), n = (ptrdiff_t)dense_size(&c->shape);
+    float *sum = c->d->parts, *plain = add ? sum + packed * (ptrdiff_t)c->n : dw;
+    for (ptrdiff_t k = 1; k < (ptrdiff_t)c->n; k++)
+        for (ptrdiff_t i = 0; i < packed; i++) sum[i] += sum[k * packed + i];
+    bb_task_run(&c->unpack, c->d, (const void *[]){sum, plain}, 0);
+    clear_unmet(&c->shape, plain);
+    for (ptrdiff_t i = 0; add && i < n; i++) dw[i] += plain[i];
 }
 
-/* part 0 += parts 1, 2, …, in this order. */
-static void sum_parts(bb_conv *c)
-{
-    const ptrdiff_t n = (ptrdiff_t)(c->part / sizeof(float));
-    float *sum = c->d->parts;
-#pragma omp parallel for simd schedule(static)
-    for (ptrdiff_t i = 0; i < n; i++)
-        for (ptrdiff_t k = 1; k < (ptrdiff_t)c->n; k++) sum[i] += sum[k * n + i];
-}
-
-void bb_conv_grad(bb_conv *c, const void *x, const void *dy, float *dw)
+void bb_conv_grad(bb_conv *c, const void *x, const void *dy, float *dw, bool add)
 {
     run(c, BB_DNN_WEIGHTS, (arguments){.x = x, .dy = dy});
-    if (c->n > 1) sum_parts(c);
-    bb_task_run(&c->unpack, c->d, (const void *[]){c->d->parts, dw}, 0);
-    clear_unmet(&c->shape, dw);
+    if (c->tiles) unpack_tiles(c, dw, add);
+    else unpack_others(c, dw, add);
 }

@@ -1,4 +1,5 @@
 /* The tape's life and its two walks. */
+#include "platform.h"
 #include "train/engine/tape_ops.h"
 
 #include <stdlib.h>
@@ -43,7 +44,7 @@ static bb_status tape_init(bb_tape *t, bb_error *err)
     t->products = calloc(g->n_ops, sizeof *t->products);
     if (!t->products) return bb_fail(err, BB_ERR_SPACE, "out of memory");
     for (uint32_t i = 0; i < g->n_ops; i++) BB_TRY(bb_tape_products_new(&t->products[i], &t->opt, &t->plan, i, err));
-    t->memory = aligned_alloc(BB_ALIGNMENT, t->plan.bytes);
+    t->memory = bb_large_memory(t->plan.bytes);
     if (!t->memory)
         return bb_fail(err, BB_ERR_SPACE, "out of memory: the values of a pass take %z MiB; take a smaller batch",
                        t->plan.bytes >> 20);

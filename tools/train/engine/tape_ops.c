@@ -66,7 +66,6 @@ static void conv_data(bb_tape *t, uint32_t i, const void *dy)
 static void conv_backward(bb_tape *t, uint32_t i)
 {
     const bb_tape_node *node = &t->plan.nodes[i];
-    const bb_op *op = &t->plan.graph->ops[i];
     bb_shape y = bb_tape_out_shape(t, i);
     if (node->layer) {
         bb_layer_pass pass = layer_pass(t, i);
@@ -85,10 +84,8 @@ static void conv_backward(bb_tape *t, uint32_t i)
         t->opt.ops->column_sums(rows_of(y), y.c, dy, db);
     }
     conv_data(t, i, dy);
-    if (!node->trains[0]) return;
-    float *dw = bb_tape_at(t, node->dw);
-    bb_conv_grad(t->products[i].conv, bb_tape_operand(t, i, 0), dy, dw);
-    t->opt.ops->axpy(t->opt.params->count[op->weight[0]], 1, dw, weight_grad(t, i, 0, true));
+    float *dw = weight_grad(t, i, 0, node->trains[0]);
+    if (dw) bb_conv_grad(t->products[i].conv, bb_tape_operand(t, i, 0), dy, dw, true);
 }
 
 static bb_conv_shape conv_shape(const bb_op *op, bb_shape x, uint32_t out)

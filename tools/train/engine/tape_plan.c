@@ -75,7 +75,7 @@ static void plan_node(planner *a, uint32_t i)
     const bb_op *op = &g->ops[i];
     bb_tape_node *node = &a->p->nodes[i];
     *node = (bb_tape_node){.x = op->in[0], .norm = BB_NONE, .kept = BB_NONE, .work = {BB_NONE, BB_NONE},
-                           .dy16 = BB_NONE, .ds16 = BB_NONE, .dw = BB_NONE, .dx = BB_NONE};
+                           .dy16 = BB_NONE, .ds16 = BB_NONE, .dx = BB_NONE};
     node->layer = multiplies(op->kind) && a->opt->layers && a->opt->layers[i].forward;
     node->bf16 = a->bf16 && !node->layer && takes_bf16(op->kind) && !(a->opt->last_f32 && makes_output(g, i));
     for (uint32_t k = 0; k < 2; k++) node->trains[k] = !node->layer && trains(a, op->weight[k]);
@@ -205,8 +205,6 @@ static void plan_scratch(planner *a, uint32_t i)
         if (a->opt->layers[i].kept_bytes) node->kept = bb_tape_buffer_new(p, a->opt->layers[i].kept_bytes, i, until);
     } else if (multiplies(op->kind) && node->backward) {
         if (node->bf16) node->dy16 = bb_tape_buffer_new(p, bb_shape_size(y) * sizeof(uint16_t), back, back);
-        size_t count = a->opt->params->count[op->weight[0]];
-        if (node->trains[0]) node->dw = bb_tape_buffer_new(p, count * sizeof(float), back, back);
     } else if (op->kind == BB_OP_GROUP_NORM || node->norm != BB_NONE) {
         uint32_t norm = node->norm != BB_NONE ? node->norm : i;
         size_t scratch = norm_scratch(p, norm, node->x);

@@ -32,7 +32,6 @@ typedef struct bb_tape_node {
     uint32_t kept;       /* from forward to backward: norm's mean and rstd, attention's probabilities, a layer's own */
     uint32_t work[2];    /* scratch, forward and backward */
     uint32_t dy16, ds16; /* dy, and an attention's gradient of scores, as bf16 */
-    uint32_t dw;         /* conv, linear: dw before it is added */
     uint32_t dx;         /* a gradient before it is added to what is there */
 } bb_tape_node;
 

@@ -233,7 +233,7 @@ void bb_student_op_backward(void *self, const bb_layer_pass *pass)
     make_output_grad(o, pass);
     if (s->opt.weights != BB_STUDENT_FROZEN || s->opt.train_scales) {
         make_input(o, pass);
-        bb_conv_grad(o->backward, s->operand, s->dy, s->dw);
+        bb_conv_grad(o->backward, s->operand, s->dy, s->dw, false);
         weight_grads(o);
     }
     if (pass->dx || s->opt.train_activations) input_grads(o, pass);
