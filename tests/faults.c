@@ -141,7 +141,7 @@ int __wrap_open(const char *path, int flags, ...)
 
 static char dir[] = "/tmp/bitbrush-faults-XXXXXX";
 static char in_checkpoint[64], in_float[64], in_model[64], in_tensors[64], in_page[64], out_dir[64], out_file[64], log_file[64],
-    kept_file[96];
+    kept_file[96], trained_file[128], in_data[64];
 
 typedef enum output {
     PRINTS, /* standard output goes to out_file */
@@ -149,15 +149,29 @@ typedef enum output {
     WRITES, /* out_file */
     SITES,  /* out_file is a folder, an older one a site */
     KEEPS,  /* what it has so far, too, in kept_file: it believes that it takes long */
+    TRAINS, /* out_file is a folder, and what it holds at any time is where the same command goes on */
 } output;
 
 typedef struct command {
     const char *name;
-    const char *words[16];
+    const char *words[18];
     output output;
 } command;
 
 static bool same(bytes a, bytes b) { return a.data && b.data && a.n == b.n && !memcmp(a.data, b.data, a.n); }
+
+/* What must be the same, however often the command was broken off. */
+static bytes result(const command *c) { return c->output == TRAINS ? read_whole(trained_file) : read_tree(out_file); }
+
+/* Whether no temporary file is left anywhere in out_dir. */
+static bool is_tidy(void)
+{
+    bytes all = read_tree(out_dir);
+    bool found = false;
+    for (size_t i = 0; i + 5 < all.n && !found; i++) found = !memcmp(all.data + i, ".tmp.", 5);
+    free(all.data);
+    return !found;
+}
 
 /* Names in out_dir. */
 static uint32_t files_in_out_dir(void)
@@ -227,11 +241,12 @@ static void check_goes_on(const command *c, bytes expected, bool tidy, const cha
     trap t = {.plan = COUNT};
     bool kept = exists(kept_file);
     int status = run(c, &t, -1);
-    bytes whole = read_tree(out_file), log = read_whole(log_file);
+    bytes whole = result(c), log = read_whole(log_file);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0 && same(whole, expected), "%s, then again", what);
     CHECK(!kept || (log.data && strstr((char *)log.data, "going on from") &&
                     !strstr((char *)log.data, "calibrating (steps): 1/")), "%s, then from the start", what);
-    CHECK(!exists(kept_file) && (!tidy || files_in_out_dir() == 1), "%s, then again, left a file behind", what);
+    CHECK(!exists(kept_file) && (!tidy || (files_in_out_dir() == 1 && is_tidy())), "%s, then again, left a file behind",
+          what);
     free(whole.data);
     free(log.data);
 }
@@ -240,7 +255,7 @@ static void check_goes_on(const command *c, bytes expected, bool tidy, const cha
 static void check_failure(const command *c, const trap *t, int status, bytes expected)
 {
     char what[900];
-    bytes made = read_tree(out_file), log = read_whole(log_file);
+    bytes made = result(c), log = read_whole(log_file);
     describe(what, sizeof what, c, t, status);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
         CHECK(c->output == TIMES ? made.n > 0 : same(made, expected), "%s: succeeded with another file", what);
@@ -251,9 +266,9 @@ static void check_failure(const command *c, const trap *t, int status, bytes exp
                    strchr((char *)log.data, '\n') == (char *)log.data + log.n - 1;
         CHECK(one || (c->output == KEEPS && log.data && strstr((char *)log.data, "bitbrush: ")),
               "%s: no message, or several", what);
-        bool kept = c->output == KEEPS && exists(kept_file);
-        CHECK(files_in_out_dir() == (c->output <= TIMES) + (uint32_t)kept, "%s: left a file behind", what);
-        if (kept) check_goes_on(c, expected, true, what);
+        bool kept = c->output == KEEPS && exists(kept_file), trains = c->output == TRAINS;
+        CHECK(trains || files_in_out_dir() == (c->output <= TIMES) + (uint32_t)kept, "%s: left a file behind", what);
+        if (kept || trains) check_goes_on(c, expected, true, what);
     }
     empty_out_dir();
     free(made.data);
@@ -267,7 +282,7 @@ static bytes baseline(const command *c, trap *t)
     int status = run(c, t, -1);
     describe(what, sizeof what, c, t, status);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s", what);
-    bytes made = read_tree(out_file);
+    bytes made = result(c);
     CHECK(made.n > 0, "%s made nothing", c->name);
     empty_out_dir();
     return made;
@@ -286,15 +301,16 @@ static void fail_each(const command *c, enum kind kind, uint32_t calls, uint32_t
 static void check_signal(const command *c, const trap *t, int status, bytes older, bytes expected)
 {
     char what[900];
-    bytes now = read_tree(out_file);
+    bytes now = result(c);
     describe(what, sizeof what, c, t, status);
     bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && t->signal == SIGKILL;
     bool ended = WIFEXITED(status) && (WEXITSTATUS(status) == 128 + t->signal || WEXITSTATUS(status) == 0);
     CHECK(killed || ended, "%s", what);
-    bool torn = killed && c->output == SITES; /* in the middle of its renames */
+    bool trains = c->output == TRAINS;
+    bool torn = trains || (killed && c->output == SITES); /* in the middle of its work, or of its renames */
     CHECK(torn || same(now, expected) || (older.data ? same(now, older) : !now.data), "%s: half a file", what);
     uint32_t left = files_in_out_dir() - (now.data ? 1 : 0);
-    CHECK(killed || left == (c->output == KEEPS ? exists(kept_file) : 0u), "%s: left a file behind", what);
+    CHECK(killed || trains || left == (c->output == KEEPS ? exists(kept_file) : 0u), "%s: left a file behind", what);
     CHECK(!same(now, expected) || killed || !left, "%s: done, but left a file behind", what);
     if (left || torn) check_goes_on(c, expected, !killed, what); /* what it left does not disturb the next run */
     empty_out_dir();
@@ -316,15 +332,15 @@ static void put_older(const command *c)
     checkpoint_put(out_file, "site.json", list, sizeof list - 1);
 }
 
-static void signal_each(const command *c, uint32_t calls, bytes expected, trap *t)
+static void signal_each(const command *c, uint32_t calls, uint32_t stride, bytes expected, trap *t)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGKILL};
     bytes none = {NULL, 0};
-    for (uint32_t at = 1; at <= calls; at++)
+    for (uint32_t at = 1; at <= calls; at += stride)
         for (int later = 0; later < 2; later++) {
-            bool has_older = at / 2 % 2; /* not in step with the signals */
+            bool has_older = at / 2 % 2 && c->output != TRAINS; /* not in step with the signals */
             *t = (trap){.plan = later ? RAISE_AFTER : RAISE_BEFORE, .kind = SYSTEM, .at = at,
-                        .signal = signals[(2 * at + (uint32_t)later) % BB_COUNT(signals)]};
+                        .signal = signals[(2 * at / stride + (uint32_t)later) % BB_COUNT(signals)]};
             if (has_older) put_older(c);
             bytes older = has_older ? read_tree(out_file) : none;
             int status = run(c, t, -1);
@@ -394,6 +410,8 @@ static void make_inputs(trap *t)
     snprintf(out_file, sizeof out_file, "%s/out/out", dir);
     snprintf(kept_file, sizeof kept_file, "%s.calibration", out_file);
     snprintf(log_file, sizeof log_file, "%s/log", dir);
+    snprintf(trained_file, sizeof trained_file, "%s/unet/diffusion_pytorch_model.safetensors", out_file);
+    snprintf(in_data, sizeof in_data, "%s/data", dir);
     checkpoint_make(in_checkpoint);
     if (mkdir(out_dir, 0777) || mkdir(in_page, 0777)) abort();
     checkpoint_put(in_page, "index.html", "a page", 6);
@@ -403,6 +421,11 @@ static void make_inputs(trap *t)
     bb_error err;
     uint8_t *data;
     size_t n;
+    static const uint8_t pictures[16 + 4 * 16] = {0, 0, 8, 3, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4, 255};
+    static const uint8_t labels[8 + 4] = {0, 0, 8, 1, 0, 0, 0, 4, 0, 1, 0, 1};
+    if (mkdir(in_data, 0777)) abort();
+    checkpoint_put(in_data, "train-images-idx3-ubyte", pictures, sizeof pictures);
+    checkpoint_put(in_data, "train-labels-idx1-ubyte", labels, sizeof labels);
     if (bb_safetensors_write(list, 3, &data, &n, &err) < 0) abort();
     checkpoint_put(dir, "tensors", data, n);
     free(data);
@@ -415,6 +438,19 @@ static void make_inputs(trap *t)
         int status = run(&makers[i], t, -1);
         CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "no %s of the tiny checkpoint", makers[i].name);
     }
+}
+
+/* Not every build has the trainer. */
+static bool can_train(trap *t)
+{
+    const command help = {"train", {"train"}, PRINTS};
+    *t = (trap){.plan = COUNT};
+    int status = run(&help, t, -1);
+    bytes log = read_whole(log_file);
+    bool can = WIFEXITED(status) && !strstr((char *)log.data, "built without training");
+    free(log.data);
+    empty_out_dir();
+    return can;
 }
 
 int main(int argc, char **argv)
@@ -434,6 +470,8 @@ int main(int argc, char **argv)
         {"run", {"run", in_model, "--in", in_tensors, "--out", out_file, "--tap", "mid_block"}, WRITES},
         {"site", {"site", in_model, "-o", out_file, "--page", in_page, "--split", "20K", "--threads", "1", "--quiet"},
          SITES},
+        {"train", {"train", "-o", out_file, "--data", in_data, "--from", in_checkpoint, "--images", "4", "--batch", "2",
+                   "--threads", "1", "--quiet"}, TRAINS},
         {"info", {"info", in_model, "--json"}, PRINTS},
         {"eval", {"eval", in_model, "--against", in_float, "--images", "1", "--steps", "1", "--quiet", "--threads",
                   "1"}, PRINTS},
@@ -444,17 +482,16 @@ int main(int argc, char **argv)
     };
     for (size_t i = 0; i < BB_COUNT(commands); i++) {
         const command *c = &commands[i];
-        if (only && strcmp(only, c->name) != 0) continue;
+        if ((only && strcmp(only, c->name) != 0) || (c->output == TRAINS && !can_train(t))) continue;
         bytes expected = baseline(c, t);
         uint32_t allocations = t->calls[ALLOCATION], calls = t->calls[SYSTEM];
         printf("%s: %u allocations, %u calls of the system\n", c->name, allocations, calls);
         CHECK(allocations > 2 && calls > (c->output == TIMES ? 0 : 4), "%s: the traps see nothing", c->name);
-        fail_each(c, ALLOCATION, allocations, c->output == KEEPS ? 31 : 1, expected, t); /* mostly as in `quantize` */
-        fail_each(c, SYSTEM, calls, 1, expected, t);
-        if (c->output > TIMES) {
-            signal_each(c, calls, expected, t);
-            signal_at_random(c, 20, expected, t);
-        }
+        const bool trains = c->output == TRAINS; /* each of whose runs takes some 50 ms: a sample of its calls */
+        fail_each(c, ALLOCATION, allocations, trains ? allocations / 40 : c->output == KEEPS ? 31 : 1, expected, t);
+        fail_each(c, SYSTEM, calls, trains ? calls / 40 : 1, expected, t);
+        if (c->output > TIMES) signal_each(c, calls, trains ? calls / 16 : 1, expected, t);
+        if (c->output > TIMES && !trains) signal_at_random(c, 20, expected, t);
         if (c->output == KEEPS) damage_kept(c, calls, expected, t);
         free(expected.data);
     }

@@ -9,10 +9,10 @@ typedef struct bb_png_bytes { uint8_t *data; size_t n; } bb_png_bytes; /* data: 
 
 /* FOLDER/train/state.safetensors; false if the path is too long. */
 bool bb_teach_state_path(char *out, size_t size, const char *folder);
-/* Refuses a folder that holds a model, but no state of a run: it is not ours to write over. */
+/* Refuses a folder that holds a model, but no train/: it is not ours to write over. */
 bb_status bb_teach_check_folder(const char *folder, bb_error *err);
 
-/* Writes all: the model and the reports in one go, then the state, which may so be older but never newer than they are. dtype: of the folder's weights, BB_ST_F32 or BB_ST_F16. samples:
+/* Writes all: reports and model in one go, then the state, which may so be older but never newer than they are. dtype: of the folder's weights, BB_ST_F32 or BB_ST_F16. samples:
  * goes to train/samples-UPDATE.png unless empty. Signals are held. */
 bb_status bb_teach_checkpoint(const char *folder, uint32_t dtype, const bb_teach *t, const bb_course *run,
                               const bb_png_bytes *samples, bb_error *err);
