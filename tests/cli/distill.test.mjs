@@ -1,0 +1,101 @@
+/** `bitbrush distill`: what it refuses, presets, a start of one's own, going on after a kill, two processes. */
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { copyFileSync, existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { test } from 'node:test';
+import { folder, model, ok, refused, repo, run } from './tool.mjs';
+
+const FAILED = 1, USAGE = 2;
+const small = join(repo, 'tests/golden/unet2d-class');
+const tool = join(resolve(process.env.BB_BUILD ?? join(repo, 'build')), 'bitbrush');
+const quantized = ['--wbits', '3', '--abits', '4', '--images', '1', '--steps', '4', '--null-label', '10', '--quiet'];
+const quick = [...quantized, '--trajectories', '4', '--batch', '2', '--threads', '1'];
+const skip = /built without training/.test(run('distill', small, '-o', '/nonexistent/x').stderr) && 'built without training';
+const bytes = path => readFileSync(path).toString('base64');
+const updates = text => text.match(/(\d+) updates/)[1];
+
+test('options that make no sense are usage errors, files that do not fit are named', { skip }, () => {
+  const out = folder(), to = ['-o', join(out, 'm.safetensors')];
+  for (const [options, patterns] of [
+    [['--method', 'magic'], [/--method magic/, /mpq-dm-v2/]],
+    [['--budget', 'soon'], [/--budget soon/, /10m/]],
+    [['--ladder', 'always', '--wbits', '5'], /--ladder/],
+    [['--strip', join(out, 'm.safetensors')], /--strip/],
+    [['--batch', '0'], /--batch 0/],
+  ])
+    refused(USAGE, patterns, ['distill', small, ...to, ...quick, ...options], out);
+  refused(FAILED, [/--from/, /another checkpoint/], ['distill', small, ...to, ...quick, '--from', model], out);
+  refused(FAILED, /is quantized/, ['distill', model, ...to, '--quiet'], out);
+  writeFileSync(join(out, 'm.safetensors.distill'), 'something else');
+  refused(FAILED, /m\.safetensors\.distill/, ['distill', small, ...to, ...quick, '--updates', '4'], out);
+});
+
+test('--method list has a column for every method and a source for every row', { skip }, () => {
+  const rows = ok('distill', '--method', 'list').trimEnd().split('\n');
+  assert.match(rows[0], /rtn +mse +efficientdm +mpq-dm +mpq-dm-v2 +best +source/);
+  assert.ok(rows.length > 8 && rows.slice(1).every(row => row.trim().split(/ {2,}/).length === 8), rows.join('\n'));
+});
+
+test('without training it is what quantize makes, and --from begins there', { skip }, () => {
+  const out = folder(), start = join(out, 'start'), made = join(out, 'made');
+  const both = ['--range', 'minmax', '--refit', '0', '--compensation', '0', '--smoothing', '0', '--tables', 'static',
+    '--ladder', 'never', '--guidance', '2', ...quantized];
+  ok('quantize', small, '-o', start, ...both);
+  const plain = ok('distill', small, '-o', made, '--method', 'rtn', ...quick, '--json');
+  assert.equal(plain.updates, 0);
+  assert.equal(plain.held_out.before, plain.held_out.after);
+  const planes = file => file.subarray(8 + Number(file.readBigUInt64LE(0)));
+  assert.deepEqual(planes(readFileSync(made)), planes(readFileSync(start)));
+  const trained = ok('distill', small, '-o', made, '--from', start, ...quick, '--updates', '8', '--json');
+  assert.equal(trained.updates, 8);
+  assert.equal(trained.held_out.before, plain.held_out.before);
+  assert.ok(trained.flipped > 0 && trained.checks.length > 2);
+  assert.deepEqual(readdirSync(out).sort(), ['made', 'start']);
+});
+
+test('a budget says how many updates it is', { skip }, () => {
+  const out = folder(), made = join(out, 'm'), again = join(out, 'n');
+  const first = ok('distill', small, '-o', made, ...quick, '--budget', '1s');
+  ok('distill', small, '-o', again, ...quick, '--updates', updates(first));
+  const data = path => bytes(path).length;
+  assert.equal(data(made), data(again));
+});
+
+/** Starts it, and kills it as soon as a state is there. */
+async function killed(args, state) {
+  const child = spawn(tool, args, { stdio: 'ignore' });
+  const ended = new Promise(done => child.on('exit', done));
+  while (!existsSync(state) && child.exitCode === null) await new Promise(tick => setTimeout(tick, 5));
+  child.kill('SIGKILL');
+  await ended;
+  return child.signalCode === 'SIGKILL';
+}
+
+test('killed, it goes on where it was and makes the same file', { skip }, async () => {
+  const out = folder(), whole = join(out, 'whole'), broken = join(out, 'broken');
+  const args = (to, ...more) => ['distill', small, '-o', to, ...quick, '--updates', '40', ...more];
+  ok(...args(whole));
+  assert.ok(await killed(args(broken, '--save-every', '0'), `${broken}.distill`), 'it had ended already');
+  copyFileSync(`${broken}.distill`, join(out, 'kept'));
+  refused(FAILED, [/broken\.distill/, /another distillation/], args(broken, '--seed', '5'), out);
+  ok(...args(broken));
+  assert.ok(!existsSync(`${broken}.distill`));
+  const planes = path => readFileSync(path).subarray(8 + Number(readFileSync(path).readBigUInt64LE(0)));
+  assert.deepEqual(planes(broken), planes(whole));
+});
+
+test('two processes are one with the doubled batch, to rounding', { skip }, t => {
+  if (spawnSync('mpirun', ['--version']).status !== 0) return t.skip('no mpirun');
+  const out = folder(), one = join(out, 'one'), two = join(out, 'two');
+  const args = (to, batch) => ['distill', small, '-o', to, ...quick, '--updates', '8', '--json', '--batch', batch];
+  const alone = ok(...args(one, '4'));
+  const { status, stdout, stderr } = spawnSync('mpirun', ['--allow-run-as-root', '--oversubscribe', '-n', '2', tool,
+    ...args(two, '2')], { encoding: 'utf8', timeout: 600000 });
+  if (/no MPI/.test(stderr)) return t.skip('built without MPI');
+  assert.equal(status, 0, stderr);
+  const pair = JSON.parse(stdout);
+  assert.equal(pair.updates, alone.updates);
+  /* Sums in another order, and codes that they push over an edge: the errors agree far better than they have fallen. */
+  assert.ok(Math.abs(pair.held_out.ratio / alone.held_out.ratio - 1) < 0.02, `${stdout} ${JSON.stringify(alone)}`);
+});
