@@ -65,7 +65,9 @@ static packed_model result(bb_distill *d)
 }
 
 /* The held-out error falls by a fifth and more in 100 updates; and what the training believes to have reached is what the
- * written file's integer kernels reach: floats between the layers are rounded to bf16 in training, no more. */
+ * written file's integer kernels reach: in training float layers have operands in bf16, which pushes some activations over
+ * the edge of a code. With random weights and 4 bits such flips are some hundredths of the error; a kernel that computed
+ * something else would make an error as large as the start's. */
 static void test_learns(const student_case *c)
 {
     bb_distill d;
@@ -76,13 +78,13 @@ static void test_learns(const student_case *c)
     go_on(&d, o.updates);
     packed_model m = result(&d);
     const bb_distill_check *best = &d.checks[d.best_check];
-    CHECK(d.n_checks == BB_DISTILL_CHECKS + 1, "%u checks", d.n_checks);
+    CHECK(d.n_checks == o.checks + 1, "%u checks", d.n_checks);
     CHECK(best->score < 0.8 && best->error < 0.9 * d.checks[0].error, "score %g, error %g from %g", best->score,
           best->error, d.checks[0].error);
     CHECK(d.loss < 0.9, "loss %g", d.loss);
     bb_status status = bb_trajectories_measure(&d.teacher, m.model, errors, &err);
     bb_distill_check kernels = bb_distill_summary(errors, d.start, o.steps);
-    CHECK(status >= 0 && fabs(kernels.score / best->score - 1) < 0.02, "kernels %g, training %g", kernels.score,
+    CHECK(status >= 0 && fabs(kernels.score / best->score - 1) < 0.1, "kernels %g, training %g", kernels.score,
           best->score);
     CHECK(bb_student_flipped(d.student) > 0, "no code has changed");
     close_model(&m);

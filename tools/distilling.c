@@ -32,11 +32,11 @@ static bb_status make_digest(bb_distilling *j, bb_error *err)
                                 j->ranks.count, m->wbits, m->abits, m->layers, m->range, m->ladder, m->mixed, m->tables,
                                 m->refit, (double)m->smoothing, (double)m->compensation, m->images,
                                 (unsigned long long)m->seed);
-    n += (size_t)snprintf(text + n, sizeof text - n, "%u %u %u %u %u %a %u %u %u %u %a %u %u %u %u %a %a %a %llu %a %u %llu",
+    n += (size_t)snprintf(text + n, sizeof text - n, "%u %u %u %u %u %a %u %u %u %u %a %u %u %u %u %a %a %a %llu %a %llu %u %u %llu",
                           o->weights, o->rank, o->relation, o->normalize, o->mix_steps, (double)o->lambda, o->anchors,
                           o->pixels, o->slot, o->push, (double)o->temperature, o->trajectories, o->held_out, o->steps,
                           o->batch, (double)o->guidance, (double)o->ema, (double)o->clip, (unsigned long long)o->updates,
-                          o->budget, o->patience, (unsigned long long)o->seed);
+                          o->budget, (unsigned long long)o->warmup, o->checks, o->patience, (unsigned long long)o->seed);
     for (uint32_t k = 0; k < BB_STUDENT_KINDS; k++)
         n += (size_t)snprintf(text + n, sizeof text - n, " %a", (double)o->rate[k]);
     bb_sha256((const uint8_t *)text, n, j->digest);

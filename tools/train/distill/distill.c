@@ -154,7 +154,7 @@ static bb_status plan_updates(bb_distill *d, double seconds, double check, bb_er
     d->optim.step = 0;
     memset(d->optim.m, 0, d->n * sizeof(float));
     memset(d->optim.v, 0, d->n * sizeof(float));
-    d->updates = rounds(d, (seconds - spent - (BB_DISTILL_CHECKS + 2) * check) / (spent / done));
+    d->updates = rounds(d, (seconds - spent - (d->opt.checks + 2) * check) / (spent / done));
     bb_ranks_copy(d->in.ranks, &d->updates, sizeof d->updates);
     return BB_OK;
 }
@@ -170,7 +170,7 @@ bb_status bb_distill_begin(bb_distill *d, double seconds, bb_error *err)
 
 static bool check_due(const bb_distill *d)
 {
-    uint64_t every = (d->updates + BB_DISTILL_CHECKS - 1) / BB_DISTILL_CHECKS;
+    uint64_t every = (d->updates + d->opt.checks - 1) / d->opt.checks;
     return d->update % every == 0 || d->update == d->updates;
 }
 
@@ -178,7 +178,7 @@ bb_status bb_distill_update(bb_distill *d, bool *checked, bb_error *err)
 {
     *checked = false;
     if (d->update >= d->updates) return BB_DONE;
-    BB_TRY(bb_distill_step(d, bb_rate_at(BB_DECAY_LINEAR, d->update, d->updates, 0, 0), false, err));
+    BB_TRY(bb_distill_step(d, bb_rate_at(BB_DECAY_LINEAR, d->update, d->updates, d->opt.warmup, 0), false, err));
     d->update++;
     if (check_due(d)) {
         BB_TRY(bb_distill_check_now(d, err));

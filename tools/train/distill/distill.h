@@ -26,7 +26,7 @@ typedef struct bb_distill_setup {
     const char *digest;                 /* 64 digits: names all that the run depends on */
 } bb_distill_setup;                     /* all borrowed */
 
-enum { BB_DISTILL_CHECKS = 10, BB_DISTILL_MOST_CHECKS = 64 };
+enum { BB_DISTILL_MOST_CHECKS = 64 };
 
 /* Held-out error at some update: means over the steps of squared error/power of the guided ε. */
 typedef struct bb_distill_check {

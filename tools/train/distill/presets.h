@@ -26,6 +26,8 @@ typedef struct bb_distill_options {
     float guidance, ema, clip; /* ema: decay, 0 = none; clip: largest gradient norm, 0 = none */
     uint64_t updates;        /* 0: as many as fit into the budget */
     double budget;           /* seconds, for all after quantization */
+    uint64_t warmup;         /* updates over which the rates rise to their full height */
+    uint32_t checks;         /* of the held-out error, at most BB_DISTILL_MOST_CHECKS − 2 */
     uint32_t patience;       /* checks without a better one that end the training; 0: never */
     uint64_t seed;
 } bb_distill_options;
