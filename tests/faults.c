@@ -140,8 +140,8 @@ int __wrap_open(const char *path, int flags, ...)
 /* ---- one run ---- */
 
 static char dir[] = "/tmp/bitbrush-faults-XXXXXX";
-static char in_checkpoint[64], in_float[64], in_model[64], in_tensors[64], in_page[64], out_dir[64], out_file[64], log_file[64],
-    kept_file[96], trained_file[128], in_data[64];
+static char in_checkpoint[64], in_float[64], in_model[64], in_tensors[64], in_page[64], in_data[64], out_dir[64];
+static char out_file[64], log_file[64], kept_file[96], trained_file[128];
 
 typedef enum output {
     PRINTS, /* standard output goes to out_file */

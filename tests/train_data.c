@@ -1,5 +1,5 @@
-/* Data sets of training: IDX files (tests/idx.c has damaged ones), and PNG files listed in a CSV file; what is damaged is
- * refused by name. */
+/* Data sets of training: IDX files (tests/idx.c has damaged ones), and PNG files listed in a CSV file; what is damaged
+ * is refused by name. */
 #include "check.h"
 
 #include "bitbrush.h"
@@ -32,9 +32,9 @@ static void put(const char *name, const void *data, size_t n, bool packed)
 
 static void forget(void)
 {
-    static const char *const names[] = {"train-images-idx3-ubyte", "train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte",
-        "train-labels-idx1-ubyte", "train-labels-idx1-ubyte.gz", "t10k-labels-idx1-ubyte", "labels.csv", "other.csv", "a.png",
-        "b.png", "c d,\"e\".png", "big.png", "bad.png"};
+    static const char *const names[] = {"train-images-idx3-ubyte", "train-images-idx3-ubyte.gz",
+        "t10k-images-idx3-ubyte", "train-labels-idx1-ubyte", "train-labels-idx1-ubyte.gz", "t10k-labels-idx1-ubyte",
+        "labels.csv", "other.csv", "a.png", "b.png", "c d,\"e\".png", "big.png", "bad.png"};
     for (size_t i = 0; i < BB_COUNT(names); i++) unlink(in_dir(names[i]));
 }
 
@@ -146,7 +146,8 @@ static void csv_good(void)
     put_png("a.png", 3, 2, 3, 0);
     put_text("labels.csv", "a.png,3\na.png,0\n");
     d = open_good(dir, NULL, "numbers");
-    CHECK(d.channels == 3 && d.classes == 4 && d.label[0] == 3 && !d.names && d.pixels[17] == 17, "RGB, labels as numbers");
+    CHECK(d.channels == 3 && d.classes == 4 && d.label[0] == 3 && !d.names && d.pixels[17] == 17,
+          "RGB, labels as numbers");
     bb_data_free(&d);
 }
 

@@ -1,5 +1,5 @@
-/* Training of a tiny network: how weights begin, what batches hold, that the loss falls, that a broken run goes on to the
- * same bits, and that the folder it writes is read back. */
+/* Training of a tiny network: how weights begin, what batches hold, that the loss falls, that a broken run goes on to
+ * the same bits, and that the folder it writes is read back. */
 #include "check.h"
 #include "checkpoint.h"
 
@@ -19,7 +19,8 @@ static const char config[] =
     "\"attention_head_dim\":8,\"num_class_embeds\":3}";
 static const bb_teach_options defaults = {
     .noise = {.seed = 3, .weighting = BB_WEIGHTING_MIN_SNR, .gamma = 5, .dropout = 0.25f, .pad = -1},
-    .batch = BATCH, .accumulate = 1, .updates = UPDATES, .lr = 2e-3f, .last = 0.1f, .warmup = 5, .decay = BB_DECAY_COSINE,
+    .batch = BATCH, .accumulate = 1, .updates = UPDATES, .lr = 2e-3f, .last = 0.1f, .warmup = 5,
+    .decay = BB_DECAY_COSINE,
     .weight_decay = 0.01f, .clip = 1, .ema = 0.9f, .threads = 2, .held_out = 16};
 static char dir[] = "/tmp/bitbrush-train-XXXXXX";
 static uint8_t pixels[COUNT * PICTURE * PICTURE];
@@ -95,7 +96,8 @@ static void begins_as_pytorch(const bb_pipeline *p)
         const double mean = sum / (double)n, variance = squares / (double)n - mean * mean, root = 1 / sqrt((double)n);
         if (op->kind == BB_OP_GROUP_NORM) CHECK(mean == 1 && variance == 0, "%s: not all ones", name);
         if (op->kind == BB_OP_EMBEDDING) /* 4.5 standard errors of mean and variance of normals */
-            CHECK(fabs(mean) < 4.5 * root && fabs(variance - 1) < 4.5 * sqrt(2) * root, "%s: %g %g", name, mean, variance);
+            CHECK(fabs(mean) < 4.5 * root && fabs(variance - 1) < 4.5 * sqrt(2) * root, "%s: %g %g", name, mean,
+                  variance);
         if (op->kind != BB_OP_CONV2D && op->kind != BB_OP_LINEAR) continue;
         double bound = 1 / sqrt((double)slot->dim[1] * (slot->rank == 4 ? slot->dim[2] * slot->dim[3] : 1));
         double expected = bound * bound / 3; /* the variance's own standard deviation is 2/√5 of it, by √n */
@@ -110,8 +112,10 @@ static void begins_as_pytorch(const bb_pipeline *p)
 
 /* ---- batches ---- */
 
-typedef struct batch { float sample[2 * COUNT * VALUES], target[2 * COUNT * VALUES], timestep[2 * COUNT], label[2 * COUNT],
-    weight[2 * COUNT]; } batch;
+typedef struct batch {
+    float sample[2 * COUNT * VALUES], target[2 * COUNT * VALUES];
+    float timestep[2 * COUNT], label[2 * COUNT], weight[2 * COUNT];
+} batch;
 
 static bb_noised part_of(batch *b, uint32_t first, uint32_t n)
 {
@@ -128,7 +132,8 @@ static void check_item(const bb_pipeline *p, const batch *b, uint32_t i)
     double squares = 0, worst = 0;
     for (int k = 0; k < VALUES; k++) {
         const double x = b->sample[i * VALUES + k], y = b->target[i * VALUES + k];
-        const double x0 = prediction == BB_PREDICT_V ? a * x - s * y : prediction == BB_PREDICT_SAMPLE ? y : (x - s * y) / a;
+        const double x0 = prediction == BB_PREDICT_V ? a * x - s * y
+            : prediction == BB_PREDICT_SAMPLE ? y : (x - s * y) / a;
         const double eps = (x - a * x0) / s;
         squares += eps * eps;
         /* Pictures are black and white; f32 rounding of x and y, 2^-24 of values up to 5, grows by 1/ᾱ. */
@@ -137,7 +142,8 @@ static void check_item(const bb_pipeline *p, const batch *b, uint32_t i)
     CHECK(worst < 1e-6 / a, "item %u at %g: x0 is off by %g", i, (double)b->timestep[i], worst);
     /* The mean square of 64 normals: standard deviation √(2/64). */
     CHECK(fabs(squares / VALUES - 1) < 5 * sqrt(2.0 / VALUES), "item %u: noise of variance %g", i, squares / VALUES);
-    const double weight = prediction == BB_PREDICT_EPSILON ? least / snr : prediction == BB_PREDICT_V ? least / (snr + 1) : least;
+    const double weight = prediction == BB_PREDICT_EPSILON ? least / snr
+        : prediction == BB_PREDICT_V ? least / (snr + 1) : least;
     CHECK(fabs(b->weight[i] / weight - 1) < 1e-6, "item %u: weight %g, not %g", i, (double)b->weight[i], weight);
 }
 
@@ -161,7 +167,8 @@ static void batches(const bb_pipeline *p)
             const bb_noised part = part_of(&c, first, 4);
             bb_noise_fill(&z, u, 16, first, &part);
         }
-        CHECK(!memcmp(b.sample, c.sample, 16 * VALUES * sizeof *b.sample) && !memcmp(b.label, c.label, 16 * sizeof *b.label) &&
+        CHECK(!memcmp(b.sample, c.sample, 16 * VALUES * sizeof *b.sample) &&
+              !memcmp(b.label, c.label, 16 * sizeof *b.label) &&
               !memcmp(b.target, c.target, 16 * VALUES * sizeof *b.target), "a batch in four parts is another");
     }
     CHECK(dropped > 2 && dropped < 24, "%u of 48 classes dropped, not a quarter", dropped);
@@ -195,7 +202,8 @@ static void loss_gradient(const bb_pipeline *p)
         answer[k] = kept - step;
         const double down = bb_noise_loss(&z, &part, answer, 0.25, losses, NULL);
         answer[k] = kept;
-        CHECK(fabs((up - down) / 0.5 - gradient[k]) < 1e-6, "value %d: %g, differences %g", k, (double)gradient[k], (up - down) / 0.5);
+        CHECK(fabs((up - down) / 0.5 - gradient[k]) < 1e-6, "value %d: %g, differences %g", k, (double)gradient[k],
+              (up - down) / 0.5);
     }
     bb_noise_close(&z);
 }
@@ -229,8 +237,8 @@ static void accumulates(const bb_pipeline *p)
     open_teach(&b, &two, p, NULL);
     must(bb_teach_update(&a, &ua, &err), &err);
     must(bb_teach_update(&b, &ub, &err), &err);
-    CHECK(fabs(ua.loss / ub.loss - 1) < 1e-5 && fabs(ua.norm / ub.norm - 1) < 1e-4, "loss %.9g, %.9g, norm %.9g, %.9g", ua.loss,
-          ub.loss, ua.norm, ub.norm);
+    CHECK(fabs(ua.loss / ub.loss - 1) < 1e-5 && fabs(ua.norm / ub.norm - 1) < 1e-4, "loss %.9g, %.9g, norm %.9g, %.9g",
+          ua.loss, ub.loss, ua.norm, ub.norm);
     bb_teach_close(&a);
     bb_teach_close(&b);
 }
@@ -246,7 +254,8 @@ static void averages(const bb_pipeline *p)
         update(&t, 1, NULL);
         for (int i = 0; i < 4; i++) ema[i] += (1 - (1.0 + n) / (10 + n)) * (t.params.w[i] - ema[i]);
     }
-    for (int i = 0; i < 4; i++) CHECK(fabs(ema[i] - t.ema[i]) < 1e-6, "average %d: %g, not %g", i, (double)t.ema[i], ema[i]);
+    for (int i = 0; i < 4; i++)
+        CHECK(fabs(ema[i] - t.ema[i]) < 1e-6, "average %d: %g, not %g", i, (double)t.ema[i], ema[i]);
     bb_teach_close(&t);
 }
 
@@ -276,8 +285,8 @@ static const bb_course_option newer[] = {{"--lr", "0.002", NULL}, {"--newer", "y
 static void put_log(bb_course *run, uint64_t n)
 {
     bb_error err = {0};
-    const bb_log_row row = {.update = n, .images = n * BATCH, .loss = 0.1 / (double)n, .held_out = n % 2 ? 0.25 : NAN, .rate = 1e-3,
-                            .norm = 0.5, .speed = 100, .seconds = (double)n};
+    const bb_log_row row = {.update = n, .images = n * BATCH, .loss = 0.1 / (double)n, .held_out = n % 2 ? 0.25 : NAN,
+                            .rate = 1e-3, .norm = 0.5, .speed = 100, .seconds = (double)n};
     must(bb_log_add(&run->log, &row, &err), &err);
 }
 
@@ -287,7 +296,8 @@ static void refused(const char *path, const bb_pipeline *p, const bb_course_opti
     bb_error err = {0};
     bb_course run = {.options = list, .n_options = n};
     open_teach(&t, &defaults, p, NULL);
-    CHECK(bb_state_load(path, &t, &run, &err) < 0 && strstr(err.text, word) && strstr(err.text, path), "%s: %s", word, err.text);
+    CHECK(bb_state_load(path, &t, &run, &err) < 0 && strstr(err.text, word) && strstr(err.text, path), "%s: %s", word,
+          err.text);
     bb_log_free(&run.log);
     bb_teach_close(&t);
 }
@@ -312,8 +322,9 @@ static void goes_on(const bb_pipeline *p)
           back.log.row[1].images == 6 * BATCH, "its log");
     update(&b, 6, NULL);
     const size_t bytes = a.params.n * sizeof(float);
-    CHECK(!memcmp(a.params.w, b.params.w, bytes) && !memcmp(a.ema, b.ema, bytes) && !memcmp(a.optim.m, b.optim.m, bytes) &&
-          !memcmp(a.optim.v, b.optim.v, bytes), "a run with a break has other weights");
+    CHECK(!memcmp(a.params.w, b.params.w, bytes) && !memcmp(a.ema, b.ema, bytes) &&
+          !memcmp(a.optim.m, b.optim.m, bytes) && !memcmp(a.optim.v, b.optim.v, bytes),
+          "a run with a break has other weights");
     bb_log_free(&run.log);
     bb_log_free(&back.log);
     bb_teach_close(&a);
@@ -342,7 +353,8 @@ static void damaged_state(const bb_pipeline *p)
         checkpoint_put(dir, "damaged", copy, kept);
         copy[at] ^= 0x40;
         bb_status status = bb_state_load(in_dir("damaged"), &t, &run, &err);
-        CHECK(status == BB_OK ? kept == n : strstr(err.text, "damaged") != NULL, "cut or changed at %zu: %s", at, err.text);
+        CHECK(status == BB_OK ? kept == n : strstr(err.text, "damaged") != NULL, "cut or changed at %zu: %s", at,
+              err.text);
         bb_log_free(&run.log);
     }
     bb_teach_close(&t);
@@ -373,12 +385,14 @@ static void folder(const bb_pipeline *p)
     CHECK(!memcmp(back.w, t.ema, t.params.n * sizeof(float)), "the folder has other weights than the average");
     bb_params_free(&back);
     must(bb_pipeline_params(p, &back, in_dir("f16"), 0, &err), &err);
-    CHECK(check_error(back.w, t.ema, t.params.n) < 0x1p-11, "weights in f16"); /* half a unit in the last place of the largest */
+    /* Half a unit in the last place of the largest. */
+    CHECK(check_error(back.w, t.ema, t.params.n) < 0x1p-11, "weights in f16");
     bb_params_free(&back);
     const bb_pipeline_options opt = {.from = in_dir("f32")};
     must(bb_pipeline_open(&again, &opt, &data, &err), &err);
     CHECK(again.schedule.prediction == p->schedule.prediction && again.labels.null_label == 2 &&
-          !strcmp(again.labels_text, "{\"null\": 2, \"names\": [\"0\",\"1\"]}\n"), "schedule and labels: %s", again.labels_text);
+          !strcmp(again.labels_text, "{\"null\": 2, \"names\": [\"0\",\"1\"]}\n"), "schedule and labels: %s",
+          again.labels_text);
     CHECK(!memcmp(again.schedule.alphas_cumprod, p->schedule.alphas_cumprod, 1000 * sizeof(float)), "noise levels");
     bb_teach_options warm = defaults;
     warm.ema_warm = true;
@@ -406,12 +420,14 @@ static void refused_pipelines(void)
     for (size_t i = 0; i < BB_COUNT(changes); i++) {
         char text[1024];
         const char *at = strstr(config, changes[i].from);
-        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - config), config, changes[i].to, at + strlen(changes[i].from));
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - config), config, changes[i].to,
+                 at + strlen(changes[i].from));
         checkpoint_put_text(dir, "other.json", text);
         const bb_pipeline_options opt = {.config = in_dir("other.json"), .new_schedule = true};
         bb_pipeline p;
         bb_error err = {0};
-        CHECK(bb_pipeline_open(&p, &opt, &data, &err) < 0 && strstr(err.text, changes[i].word) && strstr(err.text, "other.json"),
+        CHECK(bb_pipeline_open(&p, &opt, &data, &err) < 0 && strstr(err.text, changes[i].word) &&
+              strstr(err.text, "other.json"),
               "%s: %s", changes[i].to, err.text);
         bb_pipeline_close(&p);
     }
@@ -434,7 +450,8 @@ static void plots(void)
     must(bb_log_parse(&back, csv, strlen(csv), "log", &err), &err);
     CHECK(back.n == run.log.n && back.row[1000].update == 1001, "rows of the CSV");
     bb_log_free(&back);
-    for (size_t n = 0; n < 300; n++) CHECK(bb_log_parse(&back, csv, n, "log", &err) < 0 || csv[n - 1] == '\n', "cut at %zu", n);
+    for (size_t n = 0; n < 300; n++)
+        CHECK(bb_log_parse(&back, csv, n, "log", &err) < 0 || csv[n - 1] == '\n', "cut at %zu", n);
     free(svg);
     free(csv);
     bb_log_free(&run.log);

@@ -25,8 +25,8 @@ void bb_progress_step(bb_progress *p, size_t done)
     if (p->quiet || (!p->terminal && tenth == p->shown)) return;
     p->shown = tenth;
     if (done >= p->total) {
-        fprintf(stderr, "%s%s: %zu/%zu, %.1f s%s%s\n", p->terminal ? "\r" : "", p->what, done, p->total, elapsed, p->note,
-                p->terminal ? "          " : "");
+        fprintf(stderr, "%s%s: %zu/%zu, %.1f s%s%s\n", p->terminal ? "\r" : "", p->what, done, p->total, elapsed,
+                p->note, p->terminal ? "          " : "");
     } else if (done > p->before) {
         double left = elapsed / (double)(done - p->before) * (double)(p->total - done);
         char time[32];

@@ -111,8 +111,8 @@ test('a state is for its own command; --restart begins anew', options, () => {
 
 test('--from begins with a checkpoint, its schedule and its labels', options, () => {
   const out = join(folder(), 'model');
-  const args = ['train', '-o', out, '--data', data, '--from', whole, '--warm-start-ema', '--epochs', '0.5', '--batch', '4',
-    '--dtype', 'f16', '--lr', '0', '--threads', '2', '--json', '--quiet'];
+  const args = ['train', '-o', out, '--data', data, '--from', whole, '--warm-start-ema', '--epochs', '0.5',
+    '--batch', '4', '--dtype', 'f16', '--lr', '0', '--threads', '2', '--json', '--quiet'];
   assert.equal(ok(...args).updates, 3);
   assert.ok(weights(out).length < weights(whole).length * 0.7, 'not in f16');
   assert.equal(readFileSync(join(out, 'scheduler/scheduler_config.json'), 'utf8'),
@@ -156,7 +156,7 @@ test('usage errors name the option, failures the file', options, () => {
   const base = ['train', '-o', model, '--data', data, '--config', config];
   refused(2, /-o FOLDER is missing/, ['train', '--data', data], out);
   refused(2, /--data is missing/, ['train', '-o', model], out);
-  refused(2, /--config FILE .* --from FOLDER/, ['train', '-o', model, '--data', data, '--images', '8'], out);
+  refused(2, /--config FILE .* or --from FOLDER/, ['train', '-o', model, '--data', data, '--images', '8'], out);
   refused(2, /--config FILE .* --from FOLDER/, [...base, '--from', whole, '--images', '8'], out);
   refused(2, /--images, --epochs and --budget/, base, out);
   refused(2, /--images, --epochs and --budget/, [...base, '--images', '8', '--epochs', '1'], out);
@@ -164,11 +164,12 @@ test('usage errors name the option, failures the file', options, () => {
   refused(2, /--every 0/, [...base, '--images', '8', '--every', '0'], out);
   refused(2, /--warm-start-ema needs --from/, [...base, '--images', '8', '--warm-start-ema'], out);
   refused(2, /--prediction x/, [...base, '--images', '8', '--prediction', 'x'], out);
-  refused(1, /cannot make this folder/, [...base.map(word => word === model ? join(model, 'deeper') : word), '--images', '8',
-    '--quiet'], out);
-  refused(1, /nowhere: no such/, ['train', '-o', model, '--data', '/nowhere', '--config', config, '--images', '8'], out);
-  refused(1, /t10k|labels\.csv|train-images/, ['train', '-o', model, '--data', out, '--config', config, '--images', '8'], out);
-  refused(1, /nowhere\.json/, ['train', '-o', model, '--data', data, '--config', '/nowhere.json', '--images', '8'], out);
+  const deeper = base.map(word => word === model ? join(model, 'deeper') : word);
+  refused(1, /cannot make this folder/, [...deeper, '--images', '8', '--quiet'], out);
+  const from = (pictures, file) => ['train', '-o', model, '--data', pictures, '--config', file, '--images', '8'];
+  refused(1, /nowhere: no such/, from('/nowhere', config), out);
+  refused(1, /train-images/, from(out, config), out);
+  refused(1, /nowhere\.json/, from(data, '/nowhere.json'), out);
   refused(1, /holds a model already/, ['train', '-o', data, '--data', data, '--config', config, '--images', '8']);
   const other = join(folder(), 'config.json');
   for (const [change, pattern] of [[{ out_channels: 2 }, /out_channels/], [{ sample_size: 4 }, /sample_size/],

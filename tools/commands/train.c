@@ -61,12 +61,13 @@ static int check_usage(job *j)
     if (!j->out) return bb_cli_usage_error(c, "-o FOLDER is missing");
     if (!j->data) return bb_cli_usage_error(c, "--data is missing: a folder of IDX files, or a CSV file of pictures");
     if (!j->pipeline.config == !j->pipeline.from)
-        return bb_cli_usage_error(c, "one of --config FILE (a new network) and --from FOLDER (a trained one) is needed");
+        return bb_cli_usage_error(c, "either --config FILE (a new network) or --from FOLDER (a trained one) is needed");
     if (j->images_given + j->epochs_given + (j->budget != NULL) != 1)
         return bb_cli_usage_error(c, "one of --images, --epochs and --budget must tell how long to train");
     if (j->budget && !parse_duration(j->budget, &j->budget_seconds))
         return bb_cli_usage_error(c, "--budget %s: must be a time, such as 90m or 2h", j->budget);
-    if (!parse_every(j)) return bb_cli_usage_error(c, "--every %s: must be a time, such as 10m, or a number of images", j->every);
+    if (!parse_every(j))
+        return bb_cli_usage_error(c, "--every %s: must be a time, such as 10m, or a number of images", j->every);
     if (j->warm_ema && !j->pipeline.from) return bb_cli_usage_error(c, "--warm-start-ema needs --from");
     return BB_EXIT_OK;
 }
@@ -148,19 +149,21 @@ static bb_status resume(job *j, bb_error *err)
 
 static bb_status train(job *j, const bb_ranks *ranks, bool *stopped, bb_error *err)
 {
-    const bb_kernels *kernels = &(bb_kernels){0};
+    bb_kernels kernels;
     BB_TRY(bb_teach_check_folder(j->out, err));
-    BB_TRY(bb_host_kernels((bb_kernels *)(uintptr_t)kernels, j->teach.cpu, err)); /* --cpu that this CPU lacks */
+    BB_TRY(bb_host_kernels(&kernels, j->teach.cpu, err)); /* refuses a --cpu that this one is not */
     BB_TRY(open_data(j, err));
     BB_TRY(bb_pipeline_open(&j->pipe, &j->pipeline, &j->train, err));
     BB_TRY(bb_pipeline_params(&j->pipe, &j->params, j->pipeline.from, j->teach.noise.seed, err));
     j->t.ranks = *ranks;
     set_length(j);
-    BB_TRY(bb_teach_open(&j->t, &j->teach, &j->pipe, &j->params, &j->train, j->test.count ? &j->test : NULL, ranks, err));
+    BB_TRY(bb_teach_open(&j->t, &j->teach, &j->pipe, &j->params, &j->train, j->test.count ? &j->test : NULL, ranks,
+                         err));
     if (!j->quiet) fprintf(stderr, "memory: about %.0f MiB, and the data\n", (double)j->t.bytes / 0x1p20);
     BB_TRY(bb_teach_begin(&j->t, err));
-    j->loop = (bb_loop){.teach = &j->t, .folder = j->out, .dtype = j->dtype ? BB_ST_F16 : BB_ST_F32, .budget = j->budget_seconds,
-                        .every_seconds = j->every_seconds, .every_images = j->every_images, .quiet = j->quiet};
+    j->loop = (bb_loop){.teach = &j->t, .folder = j->out, .dtype = j->dtype ? BB_ST_F16 : BB_ST_F32,
+                        .budget = j->budget_seconds, .every_seconds = j->every_seconds, .every_images = j->every_images,
+                        .quiet = j->quiet};
     note_options(j);
     BB_TRY(resume(j, err));
     return bb_loop_run(&j->loop, stopped, err);
@@ -173,15 +176,16 @@ static void report(const job *j)
     const bb_log_row last = log->n ? log->row[log->n - 1] : (bb_log_row){.held_out = NAN};
     const double speed = l->run.seconds > 0 ? (double)last.images / l->run.seconds : 0;
     if (!j->json) {
-        printf("%s: %" PRIu64 " images in %.0f s (%.0f images/s), loss %.5f", j->out, last.images, l->run.seconds, speed,
-               last.loss);
+        printf("%s: %" PRIu64 " images in %.0f s (%.0f images/s), loss %.5f", j->out, last.images, l->run.seconds,
+               speed, last.loss);
         if (!isnan(last.held_out)) printf(", held-out %.5f", last.held_out);
         printf("\n");
         return;
     }
     printf("{\"out\":");
     bb_cli_print_json(j->out);
-    printf(",\"updates\":%" PRIu64 ",\"images\":%" PRIu64 ",\"loss\":%.9g,\"held_out_loss\":", last.update, last.images, last.loss);
+    printf(",\"updates\":%" PRIu64 ",\"images\":%" PRIu64 ",\"loss\":%.9g,\"held_out_loss\":", last.update, last.images,
+           last.loss);
     if (isnan(last.held_out)) printf("null");
     else printf("%.9g", last.held_out);
     printf(",\"seconds\":%.1f,\"images_per_second\":%.4g,\"threads\":%u,\"ranks\":%u,\"seed\":\"%" PRIu64
@@ -217,8 +221,8 @@ static int work(job *j)
         fprintf(stderr, "bitbrush: stopped; the same command goes on from %s\n", j->out);
     if (status >= 0 && !stopped && !ranks.rank) report(j);
     close_all(j);
-    bb_cli_release_signals();
     if (status >= 0) bb_ranks_end();
+    bb_cli_release_signals();
     return code;
 }
 
@@ -227,57 +231,66 @@ static int run(const bb_command *c, int argc, char **argv)
     job j = {.command = c, .every = "10m",
              .pipeline = {.prediction = BB_PREDICT_V, .betas = BB_BETAS_COSINE, .spacing = BB_SPACING_TRAILING},
              .teach = {.noise = {.seed = 1, .weighting = BB_WEIGHTING_MIN_SNR, .gamma = 5, .dropout = 0.1f, .pad = -1},
-                       .batch = 64, .accumulate = 1, .lr = 5e-4f, .last = 0.01f, .warmup = 500, .decay = BB_DECAY_COSINE,
+                       .batch = 64, .accumulate = 1, .lr = 5e-4f, .last = 0.01f, .warmup = 500,
+                       .decay = BB_DECAY_COSINE,
                        .weight_decay = 0.01f, .clip = 1, .ema = 0.999f, .held_out = 1024}};
     bb_pipeline_options *p = &j.pipeline;
     bb_teach_options *t = &j.teach;
     uint32_t bf16 = 0;
     bool spacing = false;
     const bb_option options[] = {
-        {"-o", BB_OPTION_STRING, &j.out, "FOLDER", "the model as a diffusers folder; the run's state is in its train/", 0, 0,
-         NULL},
-        {"--data", BB_OPTION_STRING, &j.data, "PATH", "a folder of IDX files (MNIST's format), or of PNG files with labels.csv "
-         "of lines file,label, or such a CSV file", 0, 0, NULL},
-        {"--held-out", BB_OPTION_STRING, &j.held_out, "PATH", "pictures to measure the loss on (default: t10k-… of --data)", 0,
-         0, NULL},
-        {"--labels", BB_OPTION_STRING, &p->labels, "FILE", "class names: a labels.json (default: the data's names or numbers)",
+        {"-o", BB_OPTION_STRING, &j.out, "FOLDER", "the model as a diffusers folder; the run's state is in its train/",
          0, 0, NULL},
-        {"--config", BB_OPTION_STRING, &p->config, "FILE", "a UNet2DModel's config.json: begin with random weights", 0, 0, NULL},
-        {"--from", BB_OPTION_STRING, &p->from, "FOLDER", "a checkpoint: begin with its weights and schedule", 0, 0, NULL},
-        {"--prediction", BB_OPTION_CHOICE, &p->prediction, "epsilon|v|sample", "what the network predicts (default v)", 0, 0,
-         &j.schedule_given[0]},
+        {"--data", BB_OPTION_STRING, &j.data, "PATH", "a folder of IDX files (MNIST's format), or of PNG files with "
+         "labels.csv of lines file,label, or such a CSV file", 0, 0, NULL},
+        {"--held-out", BB_OPTION_STRING, &j.held_out, "PATH",
+         "pictures to measure the loss on (default: t10k-… of --data)", 0, 0, NULL},
+        {"--labels", BB_OPTION_STRING, &p->labels, "FILE",
+         "class names: a labels.json (default: the data's names or numbers)", 0, 0, NULL},
+        {"--config", BB_OPTION_STRING, &p->config, "FILE", "a UNet2DModel's config.json: begin with random weights", 0,
+         0, NULL},
+        {"--from", BB_OPTION_STRING, &p->from, "FOLDER", "a checkpoint: begin with its weights and schedule", 0, 0,
+         NULL},
+        {"--prediction", BB_OPTION_CHOICE, &p->prediction, "epsilon|v|sample", "what the network predicts (default v)",
+         0, 0, &j.schedule_given[0]},
         {"--schedule", BB_OPTION_CHOICE, &p->betas, "linear|cosine", "noise levels (default cosine)", 0, 0,
          &j.schedule_given[1]},
-        {"--spacing", BB_OPTION_CHOICE, &p->spacing, "leading|trailing|linspace", "steps that drawing takes (default trailing "
-         "for v, else leading)", 0, 0, &spacing},
-        {"--weighting", BB_OPTION_CHOICE, &t->noise.weighting, "none|min-snr", "of the loss by noise level (default min-snr)",
-         0, 0, NULL},
+        {"--spacing", BB_OPTION_CHOICE, &p->spacing, "leading|trailing|linspace", "steps that drawing takes (default "
+         "trailing for v, else leading)", 0, 0, &spacing},
+        {"--weighting", BB_OPTION_CHOICE, &t->noise.weighting, "none|min-snr",
+         "of the loss by noise level (default min-snr)", 0, 0, NULL},
         {"--gamma", BB_OPTION_FLOAT, &t->noise.gamma, "G", "of min-snr (default 5)", 0.01, 1000, NULL},
-        {"--dropout", BB_OPTION_FLOAT, &t->noise.dropout, "P", "share of pictures without a class (default 0.1)", 0, 1, NULL},
-        {"--flip", BB_OPTION_FLAG, &t->noise.mirror, NULL, "exchange left and right in half of the pictures", 0, 0, NULL},
-        {"--pad", BB_OPTION_FLOAT, &t->noise.pad, "V", "around smaller pictures: -1 black … 1 white (default -1)", -1, 1, NULL},
+        {"--dropout", BB_OPTION_FLOAT, &t->noise.dropout, "P", "share of pictures without a class (default 0.1)", 0, 1,
+         NULL},
+        {"--flip", BB_OPTION_FLAG, &t->noise.mirror, NULL, "exchange left and right in half of the pictures", 0, 0,
+         NULL},
+        {"--pad", BB_OPTION_FLOAT, &t->noise.pad, "V", "around smaller pictures: -1 black … 1 white (default -1)", -1,
+         1, NULL},
         {"--images", BB_OPTION_U64, &j.images, "N", "length: pictures seen", 0, 0, &j.images_given},
         {"--epochs", BB_OPTION_FLOAT, &j.epochs, "N", "length: passes over the data", 0.001, 1e6, &j.epochs_given},
-        {"--budget", BB_OPTION_STRING, &j.budget, "TIME", "length: as many updates as will take so long, such as 2h", 0, 0,
-         NULL},
+        {"--budget", BB_OPTION_STRING, &j.budget, "TIME", "length: as many updates as will take so long, such as 2h", 0,
+         0, NULL},
         {"--batch", BB_OPTION_U32, &t->batch, "N", "pictures at a time (default 64), in each rank", 1, 65536, NULL},
         {"--accumulate", BB_OPTION_U32, &t->accumulate, "N", "so many batches an update (default 1)", 1, 65536, NULL},
         {"--lr", BB_OPTION_FLOAT, &t->lr, "R", "highest learning rate of AdamW (default 5e-4)", 0, 10, NULL},
         {"--warmup", BB_OPTION_U32, &t->warmup, "N", "updates until it is reached (default 500)", 0, 1e9, NULL},
-        {"--decay", BB_OPTION_CHOICE, &t->decay, "constant|linear|cosine", "of the rate after that (default cosine)", 0, 0,
+        {"--decay", BB_OPTION_CHOICE, &t->decay, "constant|linear|cosine", "of the rate after that (default cosine)", 0,
+         0, NULL},
+        {"--last", BB_OPTION_FLOAT, &t->last, "S", "share of the rate that is left at the end (default 0.01)", 0, 1,
          NULL},
-        {"--last", BB_OPTION_FLOAT, &t->last, "S", "share of the rate that is left at the end (default 0.01)", 0, 1, NULL},
-        {"--weight-decay", BB_OPTION_FLOAT, &t->weight_decay, "D", "of convolutions and linear layers (default 0.01)", 0, 10,
-         NULL},
+        {"--weight-decay", BB_OPTION_FLOAT, &t->weight_decay, "D", "of convolutions and linear layers (default 0.01)",
+         0, 10, NULL},
         {"--clip", BB_OPTION_FLOAT, &t->clip, "N", "largest norm of the gradient (default 1; 0 = any)", 0, 1e9, NULL},
-        {"--ema", BB_OPTION_FLOAT, &t->ema, "D", "decay of the averaged weights, at most (default 0.999)", 0, 0.999999, NULL},
-        {"--warm-start-ema", BB_OPTION_FLAG, &j.warm_ema, NULL, "with --from: the average decays at that from the start", 0, 0,
+        {"--ema", BB_OPTION_FLOAT, &t->ema, "D", "decay of the averaged weights, at most (default 0.999)", 0, 0.999999,
          NULL},
-        {"--bf16", BB_OPTION_CHOICE, &bf16, "auto|off", "products in bfloat16 where the CPU has them (default auto)", 0, 0,
+        {"--warm-start-ema", BB_OPTION_FLAG, &j.warm_ema, NULL,
+         "with --from: the average decays at that from the start", 0, 0, NULL},
+        {"--bf16", BB_OPTION_CHOICE, &bf16, "auto|off", "products in bfloat16 where the CPU has them (default auto)", 0,
+         0, NULL},
+        {"--every", BB_OPTION_STRING, &j.every, "TIME|N",
+         "checkpoint, samples and held-out loss, each 10m (default) or so many pictures", 0, 0, NULL},
+        {"--held-out-images", BB_OPTION_U32, &t->held_out, "N", "pictures of the held-out loss (default 1024)", 0, 1e6,
          NULL},
-        {"--every", BB_OPTION_STRING, &j.every, "TIME|N", "checkpoint, samples and held-out loss, each 10m (default) or so many "
-         "pictures", 0, 0, NULL},
-        {"--held-out-images", BB_OPTION_U32, &t->held_out, "N", "pictures of the held-out loss (default 1024)", 0, 1e6, NULL},
         {"--dtype", BB_OPTION_CHOICE, &j.dtype, "f32|f16", "storage of the folder's weights (default f32)", 0, 0, NULL},
         {"--restart", BB_OPTION_FLAG, &j.restart, NULL, "begin anew where a run was begun", 0, 0, NULL},
         {"--seed", BB_OPTION_U64, &t->noise.seed, "N", "of everything random (default 1)", 0, 0, NULL},

@@ -26,8 +26,8 @@ bb_status bb_teach_check_folder(const char *folder, bb_error *err)
     static const char *const models[] = {"model_index.json", "config.json", "unet"};
     for (size_t i = 0; i < BB_COUNT(models); i++)
         if (bb_path_join(path, sizeof path, folder, models[i]) && bb_path_exists(path))
-            return bb_fail(err, BB_ERR_ARGUMENT, "%s: holds a model already, and no run of training; name another folder "
-                           "(--from begins with a model's weights)", folder);
+            return bb_fail(err, BB_ERR_ARGUMENT, "%s: holds a model already, and no run of training; name another "
+                           "folder (--from begins with a model's weights)", folder);
     return BB_OK;
 }
 

@@ -29,7 +29,8 @@ static bb_status open_idx(bb_data *d, const char *path, bool test, bb_error *err
 {
     bb_idx_set set;
     BB_TRY(bb_idx_open(&set, path, test, err));
-    *d = (bb_data){.count = set.n, .width = set.width, .height = set.height, .channels = 1, .pixels = set.pictures.data};
+    *d = (bb_data){.count = set.n, .width = set.width, .height = set.height, .channels = 1,
+                   .pixels = set.pictures.data};
     set.pictures.data = NULL;
     d->label = malloc(d->count * sizeof *d->label);
     for (uint32_t i = 0; d->label && i < d->count; i++) d->label[i] = (uint16_t)bb_idx_label(&set, i);
@@ -42,8 +43,9 @@ static bb_status check_like(const bb_data *d, const char *path, const bb_data *l
 {
     if (!like) return BB_OK;
     if (d->width != like->width || d->height != like->height || d->channels != like->channels)
-        return bb_fail(err, BB_ERR_CORRUPT, "%s: pictures of %ux%u with %u channels, but the training set's are %ux%u with %u",
-                       path, d->width, d->height, d->channels, like->width, like->height, like->channels);
+        return bb_fail(err, BB_ERR_CORRUPT,
+                       "%s: pictures of %ux%u with %u channels, but the training set's are %ux%u with %u", path,
+                       d->width, d->height, d->channels, like->width, like->height, like->channels);
     if (d->classes <= like->classes) return BB_OK;
     return bb_fail(err, BB_ERR_CORRUPT, "%s: has class %u, but the training set's classes are 0 to %u", path,
                    d->classes - 1, like->classes - 1);
@@ -76,7 +78,8 @@ void bb_data_sha256(const bb_data *d, char out[65])
     char text[256], pixels[65], labels[65];
     bb_sha256(d->pixels, (size_t)d->count * d->height * d->width * d->channels, pixels);
     bb_sha256((const uint8_t *)d->label, (size_t)d->count * sizeof *d->label, labels);
-    size_t n = bb_format(text, sizeof text, "%u %u %u %u %s %s", d->count, d->height, d->width, d->channels, pixels, labels);
+    size_t n = bb_format(text, sizeof text, "%u %u %u %u %s %s", d->count, d->height, d->width, d->channels, pixels,
+                         labels);
     bb_sha256((const uint8_t *)text, n, out);
 }
 

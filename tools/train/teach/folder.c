@@ -10,12 +10,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bb_status no_memory(bb_error *err) { return bb_fail(err, BB_ERR_SPACE, "out of memory for a copy of the weights"); }
+static bb_status no_memory(bb_error *err)
+{
+    return bb_fail(err, BB_ERR_SPACE, "out of memory for a copy of the weights");
+}
 
 /* ---- packed ---- */
 
 /* Floats stay where they are: params have the packed file's own order. */
-typedef struct packing { bb_weight_ref *refs; bb_tensor_out *tensors; float *pool; uint32_t n_tensors; size_t n_pool; } packing;
+typedef struct packing {
+    bb_weight_ref *refs;
+    bb_tensor_out *tensors;
+    float *pool;
+    uint32_t n_tensors;
+    size_t n_pool;
+} packing;
 
 static void add_slot(packing *k, const bb_params *p, const float *w, uint32_t slot)
 {
@@ -103,8 +112,8 @@ static bb_status convert(const bb_params *p, const float *w, uint32_t slot, uint
 }
 
 /* The file of all trained tensors; the checkpoint has no frequencies, they follow from its configuration. */
-static bb_status weights_file(const bb_pipeline *pipe, const bb_params *p, const float *w, uint32_t dtype, uint8_t **out,
-                              size_t *bytes, bb_error *err)
+static bb_status weights_file(const bb_pipeline *pipe, const bb_params *p, const float *w, uint32_t dtype,
+                              uint8_t **out, size_t *bytes, bb_error *err)
 {
     const bb_graph *g = p->graph;
     const size_t each = dtype == BB_ST_F16 ? 2 : 4;
@@ -136,8 +145,8 @@ static const char model_index[] =
     "  \"unet\": [\n    \"diffusers\",\n    \"UNet2DModel\"\n  ]\n"
     "}\n";
 
-bb_status bb_pipeline_put(const bb_pipeline *p, const bb_params *params, const float *w, uint32_t dtype, const char *path,
-                          bb_error *err)
+bb_status bb_pipeline_put(const bb_pipeline *p, const bb_params *params, const float *w, uint32_t dtype,
+                          const char *path, bb_error *err)
 {
     uint8_t *bytes = NULL;
     size_t n = 0;

@@ -37,7 +37,8 @@ char *bb_log_csv(const bb_log *l)
         char held_out[32] = "";
         if (!isnan(r->held_out)) snprintf(held_out, sizeof held_out, "%.9g", r->held_out);
         at += (size_t)snprintf(text + at, ROW, "%llu,%llu,%.9g,%s,%.6g,%.6g,%.4g,%.1f\n", (unsigned long long)r->update,
-                               (unsigned long long)r->images, r->loss, held_out, r->rate, r->norm, r->speed, r->seconds);
+                               (unsigned long long)r->images, r->loss, held_out, r->rate, r->norm, r->speed,
+                               r->seconds);
     }
     return text;
 }

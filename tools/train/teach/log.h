@@ -17,8 +17,8 @@ typedef struct bb_log { bb_log_row *row; size_t n; } bb_log;
 bb_status bb_log_add(bb_log *l, const bb_log_row *row, bb_error *err);
 void bb_log_free(bb_log *l);
 
-/* The CSV text with its heading, NUL-terminated, malloc'd; NULL: out of memory. bb_log_parse reads it back, n bytes; name:
- * what messages call it. */
+/* The CSV text with its heading, NUL-terminated, malloc'd; NULL: out of memory. bb_log_parse reads it back, n bytes;
+ * name: what messages call it. */
 char *bb_log_csv(const bb_log *l);
 bb_status bb_log_parse(bb_log *l, const char *text, size_t n, const char *name, bb_error *err);
 

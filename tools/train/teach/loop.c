@@ -37,13 +37,17 @@ static bb_status save(bb_loop *l, const bb_png_bytes *samples, bb_error *err)
     return status;
 }
 
-static bb_status draw_and_save(bb_loop *l, bb_error *err)
+static bb_status draw(const bb_loop *l, bb_png_bytes *samples, bb_error *err)
 {
     const bb_teach *t = l->teach;
+    if (t->ranks.rank) return BB_OK;
+    return bb_teach_samples(t->pipe, &t->params, t->ema, t->opt.threads, t->opt.cpu, samples, err);
+}
+
+static bb_status draw_and_save(bb_loop *l, bb_error *err)
+{
     bb_png_bytes samples = {0};
-    bb_status status = BB_OK;
-    if (t->ranks.rank == 0)
-        status = bb_teach_samples(t->pipe, &t->params, t->ema, t->opt.threads, t->opt.cpu, &samples, err);
+    bb_status status = draw(l, &samples, err);
     if (status == BB_OK) status = save(l, &samples, err);
     free(samples.data);
     return status;
@@ -55,35 +59,49 @@ static void begin_interval(bb_loop *l)
     l->checkpoint_images = images_done(l);
 }
 
-/* Updates that fit into the budget, by the speed of a few that change nothing (their rate is 0) and of a checkpoint. */
-static bb_status plan(bb_loop *l, bb_error *err)
+/* Seconds of an update, by some that change nothing because their rate is 0; the same on all ranks. */
+static bb_status time_update(bb_loop *l, double *each, bool *stopped, bb_error *err)
 {
     enum { WARM = 2, LEAST = 3 };
+    static const double SECONDS = 8;
     bb_teach *t = l->teach;
     const float lr = t->opt.lr;
     bb_update u;
-    double started = 0, each = 0;
-    if (!l->quiet) fprintf(stderr, "measuring speed, to fill %.0f s\n", l->budget);
+    double started = 0;
     t->opt.lr = 0;
-    for (uint32_t n = 0; each * (n > WARM ? n - WARM : 0) < 8 || n < WARM + LEAST; n++) {
+    *each = 0;
+    for (uint32_t n = 0; !*stopped && (n < WARM + LEAST || *each * (n - WARM) < SECONDS); n++) {
         if (n == WARM) started = bb_now();
         BB_TRY(bb_teach_update(t, &u, err));
-        if (n >= WARM) each = (bb_now() - started) / (double)(n + 1 - WARM);
-        if (bb_cli_interrupted()) break;
-        bb_ranks_copy(&t->ranks, &each, sizeof each); /* all go on together */
+        if (n >= WARM) *each = (bb_now() - started) / (double)(n + 1 - WARM);
+        bb_ranks_copy(&t->ranks, each, sizeof *each);
+        *stopped = bb_ranks_any(&t->ranks, bb_cli_interrupted());
     }
     t->opt.lr = lr;
     bb_teach_restart(t);
-    started = bb_now();
+    return BB_OK;
+}
+
+/* Updates that fit into the budget, beside the checkpoints. */
+static bb_status plan(bb_loop *l, bool *stopped, bb_error *err)
+{
+    bb_teach *t = l->teach;
+    bb_png_bytes samples = {0};
+    double each;
+    if (!l->quiet) fprintf(stderr, "measuring speed, to fill %.0f s\n", l->budget);
+    BB_TRY(time_update(l, &each, stopped, err));
+    if (*stopped) return BB_OK;
+    const double started = bb_now();
     bb_teach_held_out(t);
-    BB_TRY(draw_and_save(l, err));
+    BB_TRY(draw(l, &samples, err));
+    free(samples.data);
     const double pause = bb_now() - started;
-    double intervals = l->every_seconds > 0 ? l->budget / l->every_seconds
-        : l->budget / each * bb_teach_whole(t) / (double)l->every_images;
-    double left = l->budget - (bb_now() - l->begun) - (ceil(intervals) + 1) * pause;
-    double updates = floor(left / each);
+    const double interval = l->every_seconds > 0 ? l->every_seconds
+        : each * (double)l->every_images / bb_teach_whole(t);
+    const double left = l->budget - (bb_now() - l->begun) - pause; /* the last checkpoint */
+    double updates = fmax(1, floor(left * interval / (interval + pause) / each));
     bb_ranks_copy(&t->ranks, &updates, sizeof updates);
-    t->opt.updates = updates > 1 ? (uint64_t)updates : 1;
+    t->opt.updates = (uint64_t)updates;
     return BB_OK;
 }
 
@@ -126,10 +144,12 @@ bb_status bb_loop_run(bb_loop *l, bool *stopped, bb_error *err)
     bb_teach *t = l->teach;
     *stopped = false;
     l->begun = bb_now();
-    if (l->budget > 0 && !l->resumed) BB_TRY(plan(l, err));
+    if (l->budget > 0 && !l->resumed) BB_TRY(plan(l, stopped, err));
+    if (*stopped) return BB_OK; /* nothing was begun */
     BB_TRY(save(l, NULL, err)); /* the folder can be written to; and a finished run's files are whole */
     begin_interval(l);
-    bb_progress progress = bb_progress_start("training (images)", (size_t)(t->opt.updates * bb_teach_whole(t)), l->quiet);
+    bb_progress progress = bb_progress_start("training (images)", (size_t)(t->opt.updates * bb_teach_whole(t)),
+                                             l->quiet);
     progress.before = (size_t)images_done(l);
     while (!*stopped && t->optim.step < t->opt.updates) {
         BB_TRY(advance(l, stopped, err));

@@ -8,7 +8,8 @@
 
 static const uint64_t NO_EPOCH = UINT64_MAX;
 
-bb_status bb_noise_open(bb_noise *z, const bb_noise_options *opt, const bb_pipeline *pipe, const bb_data *data, bb_error *err)
+bb_status bb_noise_open(bb_noise *z, const bb_noise_options *opt, const bb_pipeline *pipe, const bb_data *data,
+                        bb_error *err)
 {
     *z = (bb_noise){.opt = *opt, .pipe = pipe, .data = data, .width = pipe->facts.width, .height = pipe->facts.height,
                     .channels = pipe->facts.channels, .epoch = NO_EPOCH};
@@ -108,7 +109,8 @@ void bb_noise_fill(bb_noise *z, uint64_t update, uint32_t whole, uint32_t first,
     }
 }
 
-void bb_noise_fill_held_out(const bb_noise *z, const bb_data *held_out, uint32_t whole, uint32_t first, const bb_noised *out)
+void bb_noise_fill_held_out(const bb_noise *z, const bb_data *held_out, uint32_t whole, uint32_t first,
+                            const bb_noised *out)
 {
 #pragma omp parallel for schedule(static)
     for (uint32_t i = 0; i < out->n; i++) {

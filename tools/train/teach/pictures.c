@@ -27,7 +27,8 @@ typedef struct table {
     uint32_t n;
 } table;
 
-/* Takes a field off *at, which is left behind its comma or at the line's end; quotes as in RFC 4180. NULL: no such form. */
+/* Takes a field off *at, which is left behind its comma or at the line's end; quotes as in RFC 4180. NULL: another
+ * form. */
 static char *take_field(char **at, bool last)
 {
     char *p = *at, *field = p, *to = p;
@@ -122,8 +123,8 @@ static bb_status number_names(bb_data *d, const table *t, const bb_data *names, 
     for (uint32_t i = 0; i < t->n; i++) {
         char *const key = t->rows[i].label;
         char **found = bsearch(&key, names->names, names->classes, sizeof key, by_name);
-        if (!found) return bb_fail(err, BB_ERR_CORRUPT, "%s: line %u: no class is called %s in the training set", t->path,
-                                   t->rows[i].line, key);
+        if (!found) return bb_fail(err, BB_ERR_CORRUPT, "%s: line %u: no class is called %s in the training set",
+                                   t->path, t->rows[i].line, key);
         d->label[i] = (uint16_t)(found - names->names);
     }
     return BB_OK;
@@ -154,11 +155,12 @@ static bb_status check_picture(bb_data *d, const char *path, const bb_file *f, b
     if (c != 1 && c != 3)
         return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: has an alpha channel; flatten it to grey or RGB", path);
     if ((uint64_t)w * (uint64_t)h * (uint64_t)c / 1032 > f->size) /* deflate's most */
-        return bb_fail(err, BB_ERR_CORRUPT, "%s: damaged: it is too short for %ux%u pixels", path, (uint32_t)w, (uint32_t)h);
+        return bb_fail(err, BB_ERR_CORRUPT, "%s: damaged: it is too short for %ux%u pixels", path, (uint32_t)w,
+                       (uint32_t)h);
     if (first) d->width = (uint32_t)w, d->height = (uint32_t)h, d->channels = (uint32_t)c;
     if ((uint32_t)w == d->width && (uint32_t)h == d->height && (uint32_t)c == d->channels) return BB_OK;
-    return bb_fail(err, BB_ERR_CORRUPT, "%s: %ux%u with %u channels, but the first picture has %ux%u with %u; all must be "
-                   "alike", path, (uint32_t)w, (uint32_t)h, (uint32_t)c, d->width, d->height, d->channels);
+    return bb_fail(err, BB_ERR_CORRUPT, "%s: %ux%u with %u channels, but the first picture has %ux%u with %u; all "
+                   "must be alike", path, (uint32_t)w, (uint32_t)h, (uint32_t)c, d->width, d->height, d->channels);
 }
 
 static bb_status read_picture(bb_data *d, const table *t, uint32_t i, const char *path, bb_error *err)
@@ -170,7 +172,8 @@ static bb_status read_picture(bb_data *d, const table *t, uint32_t i, const char
     size_t each = (size_t)d->width * d->height * d->channels;
     if (status == BB_OK && i == 0) {
         d->pixels = each <= SIZE_MAX / 2 / t->n ? malloc(each * t->n) : NULL;
-        if (!d->pixels) status = bb_fail(err, BB_ERR_SPACE, "%s: out of memory for %u pictures of %z bytes", t->path, t->n, each);
+        if (!d->pixels) status = bb_fail(err, BB_ERR_SPACE, "%s: out of memory for %u pictures of %z bytes", t->path,
+                                         t->n, each);
     }
     if (status == BB_OK) {
         stbi_uc *p = stbi_load_from_memory(f.data, (int)f.size, &w, &h, &c, 0);

@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bb_status no_memory(bb_error *err) { return bb_fail(err, BB_ERR_SPACE, "out of memory for the model's description"); }
+static bb_status no_memory(bb_error *err)
+{
+    return bb_fail(err, BB_ERR_SPACE, "out of memory for the model's description");
+}
 
 /* A file's text, malloc'd. */
 static bb_status read_text(char **out, const char *path, bb_error *err)
@@ -44,8 +47,8 @@ static bb_status read_network(bb_pipeline *p, const char *path, bb_error *err)
     BB_TRY(status);
     p->graph = &p->builder.graph;
     if (p->facts.out_channels != p->facts.channels)
-        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: \"out_channels\" is %u; training supports %u like in_channels: there is "
-                       "no loss for a learned variance", path, p->facts.out_channels, p->facts.channels);
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: \"out_channels\" is %u; training supports %u like in_channels, "
+                       "for there is no loss for a learned variance", path, p->facts.out_channels, p->facts.channels);
     return read_text(&p->config, path, err);
 }
 
@@ -53,14 +56,14 @@ static bb_status check_data(const bb_pipeline *p, const char *path, const bb_dat
 {
     const bb_unet2d_facts *f = &p->facts;
     if (d->channels != f->channels)
-        return bb_fail(err, BB_ERR_CORRUPT, "%s: \"in_channels\" is %u, but the pictures have %u channels", path, f->channels,
-                       d->channels);
+        return bb_fail(err, BB_ERR_CORRUPT, "%s: \"in_channels\" is %u, but the pictures have %u channels", path,
+                       f->channels, d->channels);
     if (d->width > f->width || d->height > f->height)
         return bb_fail(err, BB_ERR_CORRUPT, "%s: \"sample_size\" is smaller than the pictures of %ux%u", path, d->width,
                        d->height);
     if (!f->classes || d->classes <= f->classes) return BB_OK;
-    return bb_fail(err, BB_ERR_CORRUPT, "%s: \"num_class_embeds\" is %u, but the data has %u classes; set it to %u, one more "
-                   "for the null class", path, f->classes, d->classes, d->classes + 1);
+    return bb_fail(err, BB_ERR_CORRUPT, "%s: \"num_class_embeds\" is %u, but the data has %u classes; set it to %u, "
+                   "one more for the null class", path, f->classes, d->classes, d->classes + 1);
 }
 
 /* ---- schedule ---- */

@@ -31,15 +31,15 @@ typedef struct bb_pipeline {
     char *config, *scheduler, *labels_text; /* the folder's JSON texts; the last is NULL without classes */
 } bb_pipeline;
 
-/* data: its classes must have rows in the network's class table, and its pictures must fit the network's. The null class
- * is the one of labels.json, or the class after the data's last. Errors name file and field. bb_pipeline_close works
- * after failures, too. */
+/* data: its classes must have rows in the network's class table, and its pictures must fit the network's. The null
+ * class is the one of labels.json, or the class after the data's last. Errors name file and field. bb_pipeline_close
+ * works after failures, too. */
 bb_status bb_pipeline_open(bb_pipeline *p, const bb_pipeline_options *opt, const bb_data *data, bb_error *err);
 void bb_pipeline_close(bb_pipeline *p);
 
 /* Parameters (bb_params_new, with gradients). from NULL: random, drawn by (seed, number) as PyTorch's layers begin:
- * convolutions and linear layers with their biases uniform in ±1/√fan_in (Kaiming with a = √5), class table normal, norms
- * 1 and 0. Else the checkpoint's. */
+ * convolutions and linear layers with their biases uniform in ±1/√fan_in (Kaiming with a = √5), class table normal,
+ * norms 1 and 0. Else the checkpoint's. */
 bb_status bb_pipeline_params(const bb_pipeline *p, bb_params *params, const char *from, uint64_t seed, bb_error *err);
 
 /* w: [params->n], in params' layout: the weights or their average. The packed float32 file, 64-aligned, from
@@ -49,8 +49,8 @@ bb_status bb_pipeline_pack(const bb_pipeline *p, const bb_params *params, const 
 
 /* The files of the checkpoint folder `path` into the current batch (batch.h): model_index.json, unet/, scheduler/,
  * labels.json. dtype: BB_ST_F32 or BB_ST_F16. */
-bb_status bb_pipeline_put(const bb_pipeline *p, const bb_params *params, const float *w, uint32_t dtype, const char *path,
-                          bb_error *err);
+bb_status bb_pipeline_put(const bb_pipeline *p, const bb_params *params, const float *w, uint32_t dtype,
+                          const char *path, bb_error *err);
 
 /* One weight slot between our files' layout ([kh][kw][in][out], [in][out]) and PyTorch's ([out][in][kh][kw],
  * [out][in]); tables and vectors are alike in both. */

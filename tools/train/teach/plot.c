@@ -1,5 +1,5 @@
-/* The loss as an SVG picture: see log.h. Both axes in powers and round numbers; one colour a curve, chosen for light and
- * dark pages alike; text and lines in the page's own. */
+/* The loss as an SVG picture: see log.h. Both axes in powers and round numbers; one colour a curve, chosen for light
+ * and dark pages alike; text and lines in the page's own. */
 #include "train/teach/log.h"
 
 #include <math.h>
@@ -83,7 +83,8 @@ static void draw_axes(text *t, const frame *f)
     const double step = round_up(f->images / 8);
     for (double x = 0; x <= f->images * 1.0001; x += step) {
         number(label, x);
-        put(t, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", place_x(f, x), HEIGHT - BOTTOM + 18, label);
+        put(t, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", place_x(f, x), HEIGHT - BOTTOM + 18,
+            label);
     }
     put(t, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">images</text>\n", WIDTH - RIGHT, HEIGHT - 6);
     static const double marks[] = {1, 1.5, 2, 3, 4, 5, 6, 8};
@@ -148,13 +149,14 @@ char *bb_log_svg(const bb_log *l, const char *title)
 {
     text t = {0};
     const frame f = frame_of(l);
-    put(&t, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" role=\"img\">\n", WIDTH,
-        HEIGHT, WIDTH, HEIGHT);
+    put(&t, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" "
+        "role=\"img\">\n", WIDTH, HEIGHT, WIDTH, HEIGHT);
     put(&t, "<title>%s: loss over images</title>\n<style>\nsvg { color: #222; background: #fff; font: 12px system-ui, "
         "sans-serif }\n", title);
     put(&t, "text { fill: currentColor } .title { font-weight: 600; font-size: 14px }\npath { fill: none; stroke: "
         "currentColor }\n.grid { opacity: .15 } .axis { opacity: .6 }\n");
-    put(&t, ".loss { stroke: #4a7fd0; stroke-width: 1.5 } .held { stroke: #d9722e; stroke-width: 2 } .dot { fill: #d9722e }\n");
+    put(&t, ".loss { stroke: #4a7fd0; stroke-width: 1.5 } .held { stroke: #d9722e; stroke-width: 2 }\n"
+        ".dot { fill: #d9722e }\n");
     put(&t, "@media (prefers-color-scheme: dark) { svg { color: #ddd; background: #181818 } }\n</style>\n");
     draw_axes(&t, &f);
     draw_loss(&t, &f, l);

@@ -26,9 +26,11 @@ static bb_status draw(bb_host *h, bb_png_bytes *out, bb_error *err)
     const bb_info *info = &h->model->pack.info;
     const uint32_t kinds = info->classes - (info->null_label >= 0 ? 1 : 0);
     const uint32_t columns = info->classes && kinds < MOST_COLUMNS ? kinds : MOST_COLUMNS;
-    bb_image tile = {.width = info->width, .height = info->height, .rgba = malloc((size_t)info->width * info->height * 4)};
+    bb_image tile = {.width = info->width, .height = info->height,
+                     .rgba = malloc((size_t)info->width * info->height * 4)};
     bb_sheet sheet = bb_sheet_new(ROWS, columns, info->width, info->height, 0);
-    bb_status status = tile.rgba && sheet.image.rgba ? BB_OK : bb_fail(err, BB_ERR_SPACE, "out of memory for the samples");
+    bb_status status = tile.rgba && sheet.image.rgba ? BB_OK
+        : bb_fail(err, BB_ERR_SPACE, "out of memory for the samples");
     bb_progress silent = bb_progress_start("drawing", STEPS, true);
     for (uint32_t i = 0; status == BB_OK && i < ROWS * columns; i++) {
         const int32_t label = info->classes ? bb_nth_label(info, i) : 0;
@@ -43,8 +45,8 @@ static bb_status draw(bb_host *h, bb_png_bytes *out, bb_error *err)
     return status;
 }
 
-bb_status bb_teach_samples(const bb_pipeline *p, const bb_params *params, const float *w, uint32_t threads, uint32_t cpu,
-                           bb_png_bytes *out, bb_error *err)
+bb_status bb_teach_samples(const bb_pipeline *p, const bb_params *params, const float *w, uint32_t threads,
+                           uint32_t cpu, bb_png_bytes *out, bb_error *err)
 {
     const bb_host_options options = {.threads = threads, .cpu = cpu};
     uint8_t *bytes = NULL;

@@ -43,7 +43,8 @@ bb_status bb_state_save(const char *path, const bb_teach *t, const bb_course *ru
 {
     const uint32_t slots = t->params.graph->n_weights;
     bb_st_out *list = calloc(KINDS * slots + 2, sizeof *list);
-    char (*names)[NAME] = malloc((KINDS * slots + 1) * sizeof *names), *text = run_text(t, run), *log = bb_log_csv(&run->log);
+    char (*names)[NAME] = malloc((KINDS * slots + 1) * sizeof *names);
+    char *text = run_text(t, run), *log = bb_log_csv(&run->log);
     uint8_t *bytes = NULL;
     size_t size = 0;
     uint32_t n = 0;
@@ -58,8 +59,10 @@ bb_status bb_state_save(const char *path, const bb_teach *t, const bb_course *ru
         n++;
     }
     if (status == BB_OK) {
-        list[n++] = (bb_st_out){.name = "run", .rank = 1, .shape = {(uint32_t)strlen(text)}, .data = text, .dtype = BB_ST_U8};
-        list[n++] = (bb_st_out){.name = "log", .rank = 1, .shape = {(uint32_t)strlen(log)}, .data = log, .dtype = BB_ST_U8};
+        list[n++] = (bb_st_out){.name = "run", .rank = 1, .shape = {(uint32_t)strlen(text)}, .data = text,
+                                .dtype = BB_ST_U8};
+        list[n++] = (bb_st_out){.name = "log", .rank = 1, .shape = {(uint32_t)strlen(log)}, .data = log,
+                                .dtype = BB_ST_U8};
         status = bb_safetensors_write(list, n, &bytes, &size, err);
     }
     if (status == BB_OK) status = bb_file_write(path, bytes, size, err);
@@ -96,7 +99,8 @@ static bool find_number(const char *text, const char *name, double most, double 
 
 static bb_status damaged(const char *path, const char *what, bb_error *err)
 {
-    return bb_fail(err, BB_ERR_CORRUPT, "%s: %s: no state of `bitbrush train`, or damaged; --restart begins anew", path, what);
+    return bb_fail(err, BB_ERR_CORRUPT, "%s: %s: no state of `bitbrush train`, or damaged; --restart begins anew",
+                   path, what);
 }
 
 static bb_status check_options(const char *path, const char *text, const bb_course *run, bb_error *err)
@@ -104,10 +108,11 @@ static bb_status check_options(const char *path, const char *text, const bb_cour
     for (uint32_t i = 0; i < run->n_options; i++) {
         const bb_course_option *o = &run->options[i];
         char was[128];
-        if (!find_line(text, o->name, was, sizeof was)) snprintf(was, sizeof was, "%s", o->if_missing ? o->if_missing : "");
+        if (!find_line(text, o->name, was, sizeof was))
+            snprintf(was, sizeof was, "%s", o->if_missing ? o->if_missing : "");
         if (strcmp(was, o->text) != 0)
-            return bb_fail(err, BB_ERR_OPTION, "%s: this run was begun with %s %s, not %s; go on with that, name another "
-                           "folder, or begin anew with --restart", path, o->name, was, o->text);
+            return bb_fail(err, BB_ERR_OPTION, "%s: this run was begun with %s %s, not %s; go on with that, name "
+                           "another folder, or begin anew with --restart", path, o->name, was, o->text);
     }
     return BB_OK;
 }
@@ -129,7 +134,8 @@ static bb_status load_run(const char *path, const char *text, bb_teach *t, bb_co
 }
 
 /* A text tensor, terminated, malloc'd. */
-static bb_status take_text(const bb_safetensors *st, const char *path, const char *name, char **out, size_t *n, bb_error *err)
+static bb_status take_text(const bb_safetensors *st, const char *path, const char *name, char **out, size_t *n,
+                           bb_error *err)
 {
     const bb_st_tensor *x = bb_safetensors_find(st, name);
     if (!x || x->dtype != BB_ST_U8 || memchr(x->data, 0, x->bytes)) return damaged(path, name, err);

@@ -18,8 +18,8 @@ typedef struct bb_course {
 } bb_course;
 
 bb_status bb_state_save(const char *path, const bb_teach *t, const bb_course *run, bb_error *err);
-/* Sets weights, average, moments, count and total of updates (t->opt.updates), and the run's log and seconds. Other options than the run's
- * are refused by name; a failure changes nothing in t but may leave values of the file in it: it is for ending then. */
+/* Sets weights, average, moments, count and total of updates (t->opt.updates), and the run's log and seconds. Other
+ * options than the run's are refused by name. After a failure t is good for closing only. */
 bb_status bb_state_load(const char *path, bb_teach *t, bb_course *run, bb_error *err);
 
 #endif

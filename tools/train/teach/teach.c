@@ -23,8 +23,8 @@ static float *floats(size_t n)
 
 static bb_tape_options tape_options(bb_teach *t)
 {
-    bb_tape_options o = {.graph = t->pipe->graph, .params = &t->params, .dnn = t->dnn, .ops = t->ops, .bf16 = t->opt.bf16,
-                         .last_f32 = true, .backward = true};
+    bb_tape_options o = {.graph = t->pipe->graph, .params = &t->params, .dnn = t->dnn, .ops = t->ops,
+                         .bf16 = t->opt.bf16, .last_f32 = true, .backward = true};
     o.bind.of[BB_DIM_B] = t->opt.batch;
     o.bind.of[BB_DIM_H] = t->pipe->facts.height;
     o.bind.of[BB_DIM_W] = t->pipe->facts.width;
@@ -60,7 +60,8 @@ static bb_status open_buffers(bb_teach *t, bb_error *err)
 {
     const size_t values = bb_noise_values(&t->noise) * t->opt.batch;
     t->part = (bb_noised){.n = t->opt.batch, .sample = bb_tape_input(t->tape, "sample"),
-                          .timestep = bb_tape_input(t->tape, "timestep"), .label = bb_tape_input(t->tape, "class_labels"),
+                          .timestep = bb_tape_input(t->tape, "timestep"),
+                          .label = bb_tape_input(t->tape, "class_labels"),
                           .target = floats(values), .weight = floats(t->opt.batch)};
     t->losses = malloc(t->opt.batch * sizeof *t->losses);
     t->ema = floats(t->params.n);
@@ -136,15 +137,16 @@ bb_status bb_teach_update(bb_teach *t, bb_update *out, bb_error *err)
     out->norm = bb_optim_norm(&t->optim, t->params.g);
     out->rate = (double)(o->lr * bb_rate_at(o->decay, n, o->updates, o->warmup, o->last));
     if (bb_optim_update(&t->optim, t->params.w, t->params.g, (float)out->rate, o->clip, out->norm)) {
-        const double warm = (1 + (double)n) / (10 + (double)n), decay = o->ema_warm ? (double)o->ema : fmin((double)o->ema, warm);
+        const double warm = (1 + (double)n) / (10 + (double)n);
+        const double decay = o->ema_warm ? (double)o->ema : fmin((double)o->ema, warm);
         t->ops->ema(t->params.n, (float)decay, t->params.w, t->ema);
         bb_tape_weights(t->tape);
         t->not_finite = 0;
     } else {
         t->optim.step = n + 1; /* the next pictures */
         if (++t->not_finite == MOST_NOT_FINITE)
-            return bb_fail(err, BB_ERR_UNSUPPORTED, "training has diverged (gradients are not finite); lower --lr, and begin "
-                           "anew with --restart");
+            return bb_fail(err, BB_ERR_UNSUPPORTED, "training has diverged (gradients are not finite); lower --lr, and "
+                           "begin anew with --restart");
     }
     return BB_OK;
 }
@@ -162,7 +164,8 @@ static void exchange(bb_teach *t)
 double bb_teach_held_out(bb_teach *t)
 {
     if (!t->held_out || !t->opt.held_out) return NAN;
-    const uint32_t each = t->opt.batch * t->ranks.count, rounds = (t->opt.held_out + each - 1) / each, whole = rounds * each;
+    const uint32_t each = t->opt.batch * t->ranks.count;
+    const uint32_t rounds = (t->opt.held_out + each - 1) / each, whole = rounds * each;
     double loss = 0;
     exchange(t);
     for (uint32_t r = 0; r < rounds; r++) {

@@ -85,7 +85,8 @@ static bb_status open_model(const uint8_t *blob, size_t n, void **mem, bb_model 
     bb_status status = scratch ? bb_probe(blob, (size_t)head, scratch, scratch_bytes, &info, err) : BB_ERR_SPACE;
     free(scratch);
     if (status == BB_OK) *mem = malloc((size_t)info.model_bytes);
-    if (status == BB_ERR_SPACE || (status == BB_OK && !*mem)) return bb_fail(err, BB_ERR_SPACE, "out of memory for the weights");
+    if (status == BB_ERR_SPACE || (status == BB_OK && !*mem))
+        return bb_fail(err, BB_ERR_SPACE, "out of memory for the weights");
     return status < 0 ? status : bb_model_init(blob, n, *mem, (size_t)info.model_bytes, model, err);
 }
 
