@@ -341,19 +341,24 @@ size_t bb_conv_bytes(const bb_conv *c)
 
 /* ---- running them ---- */
 
-typedef struct arguments { const uint8_t *x; const float *bias; const void *dy; float *y, *dx; } arguments;
+typedef struct arguments { const void *x, *dy; const float *bias; float *y, *dx; } arguments;
+
+/* Element i of an operand. */
+static const void *operand(const bb_conv *c, const void *x, size_t i)
+{
+    return (const uint8_t *)x + i * (c->bf16 ? sizeof(uint16_t) : sizeof(float));
+}
 
 static void run_slice(bb_conv *c, uint32_t i, uint32_t direction, const arguments *a)
 {
     const slice *s = &c->slices[i];
-    const size_t size = c->bf16 ? sizeof(uint16_t) : sizeof(float);
-    const void *x = a->x + s->x * size, *dy = (const uint8_t *)a->dy + s->y * size;
     if (direction == BB_DNN_FORWARD)
-        bb_task_run(&s->forward, c->d, (const void *[]){x, c->w_forward, a->bias, a->y + s->y}, i);
+        bb_task_run(&s->forward, c->d, (const void *[]){operand(c, a->x, s->x), c->w_forward, a->bias, a->y + s->y}, i);
     else if (direction == BB_DNN_DATA)
-        bb_task_run(&s->data, c->d, (const void *[]){dy, c->w_data, a->dx + s->x}, i);
+        bb_task_run(&s->data, c->d, (const void *[]){operand(c, a->dy, s->y), c->w_data, a->dx + s->x}, i);
     else
-        bb_task_run(&s->grad, c->d, (const void *[]){x, dy, (uint8_t *)c->d->parts + i * c->part}, i);
+        bb_task_run(&s->grad, c->d, (const void *[]){operand(c, a->x, s->x), operand(c, a->dy, s->y),
+                                                     (const uint8_t *)c->d->parts + i * c->part}, i);
 }
 
 static void run(bb_conv *c, uint32_t direction, arguments a)
