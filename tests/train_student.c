@@ -252,8 +252,8 @@ static void test_low_rank(void)
     check_low_rank(3, 16, 1, 3);
 }
 
-/* mpq-dm §9, 18: the share of codes that the starts change. Compensated rounding leaves errors beyond half a step, so
- * that more change here than with nearest levels; the order stays. */
+/* mpq-dm §9, 18: the share of codes that the starts change: 20 to 30 % for (a), below 2 % for (b), with Gaussian weights
+ * and rank 32 of 256; here the rank is 8, of 12 to 64. */
 static void test_factor_starts(const student_case *c)
 {
     double flipped[BB_STUDENT_FROZEN + 1] = {0};
@@ -268,7 +268,9 @@ static void test_factor_starts(const student_case *c)
     printf("%s: codes changed at the start: (a) %.3f, (b) %.3f\n", c->name, flipped[BB_STUDENT_OOLRI_A],
            flipped[BB_STUDENT_OOLRI_B]);
     CHECK(flipped[BB_STUDENT_LORA_ZERO] == 0 && flipped[BB_STUDENT_FROZEN] == 0, "%s: zero start", c->name);
-    CHECK(flipped[BB_STUDENT_OOLRI_B] < flipped[BB_STUDENT_OOLRI_A], "%s", c->name);
+    CHECK(flipped[BB_STUDENT_OOLRI_A] > 0.15, "%s: (a) %g", c->name, flipped[BB_STUDENT_OOLRI_A]);
+    CHECK(flipped[BB_STUDENT_OOLRI_B] > 0 && flipped[BB_STUDENT_OOLRI_B] < 0.04, "%s: (b) %g", c->name,
+          flipped[BB_STUDENT_OOLRI_B]);
 }
 
 /* ---- rates ---- */

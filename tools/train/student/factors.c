@@ -1,6 +1,10 @@
 /* Low rank: what becomes levels is base + A·B, A [k][rank], B [rank][n]: the form of EfficientDM for convolutions, B a
  * 1×1 convolution over A's k×k one (mpq-dm §1.5). Starts that keep A·B beside the integers (§4.2, (c) and (d)) cannot
- * be written into the file, whose layers have integer weights and one Δ for an output, nothing beside them. */
+ * be written into the file, whose layers have integer weights and one Δ for an output, nothing beside them.
+ *
+ * W is the teacher's weight moved into the cell of its packed level. With the weight itself, the error that the factors
+ * of OOLRI are made from would undo compensated rounding: at W2A4 (b) began with 12 % of the codes changed and 13 times
+ * the error of the packed model; now with 2 % and the same error. */
 #include "train/student/layer.h"
 
 #include "base/rng.h"

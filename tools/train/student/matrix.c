@@ -209,7 +209,7 @@ bb_status bb_student_matrix_start(bb_student *s, bb_student_matrix *m, bb_error 
     if (s->opt.weights == BB_STUDENT_FROZEN) return BB_OK;
     float *smoothed = s->level; /* free for the moment */
     smoothed_weights(s, m, smoothed);
-    if (s->opt.weights == BB_STUDENT_FULL || s->opt.weights == BB_STUDENT_LORA_ZERO) into_cells(m, smoothed, s->opt.inside);
+    into_cells(m, smoothed, s->opt.inside);
     if (s->opt.weights != BB_STUDENT_FULL) return bb_student_factors_start(s, m, smoothed, err);
     memcpy(s->w + m->at, smoothed, weights * sizeof *smoothed);
     return BB_OK;

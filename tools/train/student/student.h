@@ -18,7 +18,7 @@
 #include "train/engine/tape.h"
 
 typedef enum bb_student_weights {
-    BB_STUDENT_FULL,        /* the latent weights themselves */
+    BB_STUDENT_FULL,        /* the latent weights themselves: the teacher's, moved into the cell of their packed level */
     BB_STUDENT_LORA_ZERO,   /* Q(W + B·A), B = 0 */
     BB_STUDENT_OOLRI_A,     /* Q(W + B·A), B·A from the SVD of W − Q(W) */
     BB_STUDENT_OOLRI_B,     /* Q(Q(W) + B·A): the default of low rank (mpq-dm §4.2) */
