@@ -118,6 +118,14 @@ static void conv_case(bb_dnn *d, const bb_conv_shape *s, bool bf16, uint32_t dir
             free(first);
         }
         const size_t least = (directions & BB_DNN_FORWARD) ? nw * (bf16 ? 2 : 4) : 1;
+        if ((directions & BB_DNN_DATA) && (directions & BB_DNN_WEIGHTS)) {
+            float *dx2 = aligned(nx * sizeof *dx2), *dw2 = aligned(nw * sizeof *dw2);
+            bb_conv_grad(c, px, pdy, dw.f, false);
+            bb_conv_backward(c, px, pdy, dx2, dw2, false);
+            CHECK(memcmp(dx2, dx.f, nx * sizeof *dx2) == 0 && memcmp(dw2, dw.f, nw * sizeof *dw2) == 0,
+                  "%s: other bits when both gradients are made at once", name);
+            free(dx2), free(dw2);
+        }
         CHECK(bb_conv_bytes(c) >= least, "%s: holds %zu bytes, not %zu", name, bb_conv_bytes(c), least);
     }
     bb_conv_free(c);

@@ -42,6 +42,8 @@ void bb_conv_forward(bb_conv *c, const void *x, const float *bias /* [out] or NU
 void bb_conv_data(bb_conv *c, const void *dy, float *dx);           /* dx is overwritten */
 /* dw [kh][kw][in][out] is overwritten, or added to. */
 void bb_conv_grad(bb_conv *c, const void *x, const void *dy, float *dw, bool add);
+/* Both at once, which is faster; dx or dw may be NULL. */
+void bb_conv_backward(bb_conv *c, const void *x, const void *dy, float *dx, float *dw, bool add);
 
 /* C = alpha · A · B (+ C if add) for outer × batch triples, such as items × heads. Element (i, j) of a matrix is
  * at [o·outer + b·batch + i·row + j·column]; row or column is 1. A is m × k, B k × n, C m × n. C is f32, A and B are f32 or both bf16. */

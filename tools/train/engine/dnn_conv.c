@@ -349,28 +349,28 @@ static const void *operand(const bb_conv *c, const void *x, size_t i)
     return (const uint8_t *)x + i * (c->bf16 ? sizeof(uint16_t) : sizeof(float));
 }
 
-static void run_slice(bb_conv *c, uint32_t i, uint32_t direction, const arguments *a)
+static void run_slice(bb_conv *c, uint32_t i, uint32_t directions, const arguments *a)
 {
     const slice *s = &c->slices[i];
-    if (direction == BB_DNN_FORWARD)
+    if (directions & BB_DNN_FORWARD)
         bb_task_run(&s->forward, c->d, (const void *[]){operand(c, a->x, s->x), c->w_forward, a->bias, a->y + s->y}, i);
-    else if (direction == BB_DNN_DATA)
+    if (directions & BB_DNN_DATA)
         bb_task_run(&s->data, c->d, (const void *[]){operand(c, a->dy, s->y), c->w_data, a->dx + s->x}, i);
-    else
+    if (directions & BB_DNN_WEIGHTS)
         bb_task_run(&s->grad, c->d, (const void *[]){operand(c, a->x, s->x), operand(c, a->dy, s->y),
                                                      (const uint8_t *)c->d->parts + i * c->part}, i);
 }
 
-static void run(bb_conv *c, uint32_t direction, arguments a)
+static void run(bb_conv *c, uint32_t directions, arguments a)
 {
     if (c->whole) {
-        run_slice(c, 0, direction, &a);
+        run_slice(c, 0, directions, &a);
         return;
     }
 #pragma omp parallel for schedule(static, 1) num_threads(c->n)
     for (uint32_t i = 0; i < c->n; i++) {
         omp_set_num_threads(1); /* of oneDNN in here, even if this region got one thread only */
-        run_slice(c, i, direction, &a);
+        run_slice(c, i, directions, &a);
     }
 }
 
@@ -385,8 +385,6 @@ void bb_conv_forward(bb_conv *c, const void *x, const float *bias, float *y)
 {
     run(c, BB_DNN_FORWARD, (arguments){.x = x, .bias = bias ? bias : c->no_bias, .y = y});
 }
-
-void bb_conv_data(bb_conv *c, const void *dy, float *dx) { run(c, BB_DNN_DATA, (arguments){.dy = dy, .dx = dx}); }
 
 /* Adds up the slices' parts in their order, from tiles of 16 inputs × 16 outputs, [out/16][in/16][kh][kw][16][16], which
  * is what oneDNN takes for nearly all, to [kh][kw][in][out]. */
@@ -420,9 +418,17 @@ static void unpack_others(const bb_conv *c, float *dw, bool add)
     for (ptrdiff_t i = 0; add && i < n; i++) dw[i] += plain[i];
 }
 
-void bb_conv_grad(bb_conv *c, const void *x, const void *dy, float *dw, bool add)
+void bb_conv_backward(bb_conv *c, const void *x, const void *dy, float *dx, float *dw, bool add)
 {
-    run(c, BB_DNN_WEIGHTS, (arguments){.x = x, .dy = dy});
+    run(c, (dx ? BB_DNN_DATA : 0u) | (dw ? BB_DNN_WEIGHTS : 0u), (arguments){.x = x, .dy = dy, .dx = dx});
+    if (!dw) return;
     if (c->tiles) unpack_tiles(c, dw, add);
     else unpack_others(c, dw, add);
+}
+
+void bb_conv_data(bb_conv *c, const void *dy, float *dx) { bb_conv_backward(c, NULL, dy, dx, NULL, false); }
+
+void bb_conv_grad(bb_conv *c, const void *x, const void *dy, float *dw, bool add)
+{
+    bb_conv_backward(c, x, dy, NULL, dw, add);
 }

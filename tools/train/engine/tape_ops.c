@@ -54,15 +54,6 @@ static void conv_forward(bb_tape *t, uint32_t i)
     }
 }
 
-static void conv_data(bb_tape *t, uint32_t i, const void *dy)
-{
-    const bb_tape_node *node = &t->plan.nodes[i];
-    float *dx = bb_tape_dx(t, i, 0), *before = bb_tape_at(t, node->dx);
-    if (!dx) return;
-    bb_conv_data(t->products[i].conv, dy, before ? before : dx);
-    if (before) t->opt.ops->axpy(bb_shape_size(bb_tape_in_shape(t, i, 0)), 1, before, dx);
-}
-
 static void conv_backward(bb_tape *t, uint32_t i)
 {
     const bb_tape_node *node = &t->plan.nodes[i];
@@ -83,9 +74,9 @@ static void conv_backward(bb_tape *t, uint32_t i)
     } else if (db) {
         t->opt.ops->column_sums(rows_of(y), y.c, dy, db);
     }
-    conv_data(t, i, dy);
-    float *dw = weight_grad(t, i, 0, node->trains[0]);
-    if (dw) bb_conv_grad(t->products[i].conv, bb_tape_operand(t, i, 0), dy, dw, true);
+    float *dw = weight_grad(t, i, 0, node->trains[0]), *dx = bb_tape_dx(t, i, 0), *part = bb_tape_at(t, node->dx);
+    bb_conv_backward(t->products[i].conv, dw ? bb_tape_operand(t, i, 0) : NULL, dy, dx && part ? part : dx, dw, true);
+    if (dx && part) t->opt.ops->axpy(bb_shape_size(bb_tape_in_shape(t, i, 0)), 1, part, dx);
 }
 
 static bb_conv_shape conv_shape(const bb_op *op, bb_shape x, uint32_t out)
