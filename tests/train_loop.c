@@ -450,8 +450,10 @@ static void plots(void)
     must(bb_log_parse(&back, csv, strlen(csv), "log", &err), &err);
     CHECK(back.n == run.log.n && back.row[1000].update == 1001, "rows of the CSV");
     bb_log_free(&back);
-    for (size_t n = 0; n < 300; n++)
+    for (size_t n = 0; n < 300; n++) {
         CHECK(bb_log_parse(&back, csv, n, "log", &err) < 0 || csv[n - 1] == '\n', "cut at %zu", n);
+        bb_log_free(&back);
+    }
     free(svg);
     free(csv);
     bb_log_free(&run.log);
