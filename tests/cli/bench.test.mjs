@@ -120,6 +120,16 @@ test('tables for people', () => {
   assert.ok(status === 0 && /^usage: tools\/bench-wasm .*--simd128/.test(stdout));
 });
 
+test('tools/bench-train: usage', () => {
+  const bench = (...args) => spawnSync(`${repo}tools/bench-train`, args, { encoding: 'utf8' });
+  assert.match(bench('--help').stdout, /^usage: tools\/bench-train .*--python/);
+  for (const args of [['--batch', '16,0'], ['--rounds', '0'], ['--threads', 'x'], ['--bogus']]) {
+    const { status, stderr } = bench(...args);
+    assert.equal(status, 2, args.join(' '));
+    assert.ok(stderr.includes(args[0]) && stderr.includes('usage'), stderr);
+  }
+});
+
 test('usage', () => {
   const cases = [
     [['--bogus'], /--bogus/], [['--seconds', '-1'], /--seconds -1/], [['--seconds', 'x'], /--seconds x/],
