@@ -1,5 +1,5 @@
 /* The tape against differences of a double-precision walk, over random graphs with every kind of op; further its use:
- * repeated passes, forward only, kept values, replaced layers, bf16. (Against PyTorch and core: tests/train_torch.c.) */
+ * repeated passes, forward only, kept values, replaced layers, bf16. Against PyTorch and core: tests/train_torch.c. */
 #include "traingraph.h"
 #include "trainref.h"
 

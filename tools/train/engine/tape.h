@@ -52,7 +52,7 @@ typedef struct bb_tape_options {
 } bb_tape_options;
 
 typedef struct bb_tape bb_tape;
-/* Memory that the tape will take, for stating it first; with what oneDNN keeps for it, if that has not been made yet. */
+/* Memory that the tape will take, for stating it first; with what oneDNN keeps for it, unless it has that already. */
 bb_status bb_tape_bytes(const bb_tape_options *opt, size_t *bytes, bb_error *err);
 bb_status bb_tape_new(bb_tape **out, const bb_tape_options *opt, bb_error *err);
 void bb_tape_free(bb_tape *t);
