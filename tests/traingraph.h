@@ -155,8 +155,8 @@ static inline void tg_random(traingraph *t)
         CHECK(of_kind[kind], "graph %u has no %s", (unsigned)t->seed, bb_op_name(kind));
 }
 
-/* Seed 0: tg_sums. Inputs: sample, 3 channels, TG_HEIGHT × TG_WIDTH; timestep; class_labels. Outputs: what nobody reads,
- * but for the first such value, so that there is something without a gradient. */
+/* Seed 0: tg_sums. Inputs: sample, 3 channels, TG_HEIGHT × TG_WIDTH; timestep; class_labels. Outputs: what nobody
+ * reads, but for the first such value, so that there is something without a gradient. */
 static inline void tg_open(traingraph *t, uint64_t seed)
 {
     static const float f[] = {0.9f, 0.2f, 0.01f};
