@@ -1,5 +1,5 @@
-/* Distillation of a small checkpoint: it learns, what it learnt is what the integer kernels compute, a broken run goes on
- * bit-equal, ingredients reach the parameters that they are about, and presets make the files that they say. */
+/* Distillation of a small checkpoint: it learns, what it learnt is what the integer kernels compute, a broken run goes
+ * on bit-equal, ingredients reach the parameters that they are about, and presets make the files that they say. */
 #include "studentcase.h"
 
 #include "train/distill/distill.h"
@@ -64,10 +64,10 @@ static packed_model result(bb_distill *d)
     return m;
 }
 
-/* The held-out error falls by a fifth and more in 100 updates; and what the training believes to have reached is what the
- * written file's integer kernels reach: in training float layers have operands in bf16, which pushes some activations over
- * the edge of a code. With random weights and 4 bits such flips are some hundredths of the error; a kernel that computed
- * something else would make an error as large as the start's. */
+/* The held-out error falls by a fifth and more in 100 updates; and what the training believes to have reached is what
+ * the written file's integer kernels reach: in training float layers have operands in bf16, which pushes some
+ * activations over the edge of a code. With random weights and 4 bits such flips are some hundredths of the error; a
+ * kernel that computed something else would make an error as large as the start's. */
 static void test_learns(const student_case *c)
 {
     bb_distill d;
@@ -133,8 +133,8 @@ static void test_states(const student_case *c)
     CHECK(bb_distill_save(&d, &state, &n, &err) >= 0, "%s", err.text);
     const double before = bb_student_w(d.student)[0];
     d.in.digest = "another one has 64 digits, too, but is another all the same....";
-    CHECK(bb_distill_load(&d, "FILE", state, n, &err) == BB_ERR_CORRUPT && strstr(err.text, "FILE: the state of another"),
-          "%s", err.text);
+    bb_status status = bb_distill_load(&d, "FILE", state, n, &err);
+    CHECK(status == BB_ERR_CORRUPT && strstr(err.text, "FILE: the state of another"), "%s", err.text);
     CHECK(bb_distill_load(&d, "FILE", state, n / 2, &err) < 0 && strstr(err.text, "FILE"), "%s", err.text);
     CHECK(bb_student_w(d.student)[0] == before && d.update == 3, "something has changed");
     free(state);

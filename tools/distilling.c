@@ -13,7 +13,10 @@ static bool talks(const bb_distilling *j) { return !j->quiet && j->ranks.rank ==
 
 /* ---- the start: a state, a packed file, or the checkpoint quantized ---- */
 
-static const uint8_t *teacher_blob(const bb_distilling *j) { return j->host.imported ? j->host.imported : j->host.file.data; }
+static const uint8_t *teacher_blob(const bb_distilling *j)
+{
+    return j->host.imported ? j->host.imported : j->host.file.data;
+}
 
 /* All that the result depends on, but the number of threads. */
 static bb_status make_digest(bb_distilling *j, bb_error *err)
@@ -32,11 +35,13 @@ static bb_status make_digest(bb_distilling *j, bb_error *err)
                                 j->ranks.count, m->wbits, m->abits, m->layers, m->range, m->ladder, m->mixed, m->tables,
                                 m->refit, (double)m->smoothing, (double)m->compensation, m->images,
                                 (unsigned long long)m->seed);
-    n += (size_t)snprintf(text + n, sizeof text - n, "%u %u %u %u %u %a %u %u %u %u %a %u %u %u %u %a %a %a %llu %a %llu %u %u %llu",
-                          o->weights, o->rank, o->relation, o->normalize, o->mix_steps, (double)o->lambda, o->anchors,
-                          o->pixels, o->slot, o->push, (double)o->temperature, o->trajectories, o->held_out, o->steps,
-                          o->batch, (double)o->guidance, (double)o->ema, (double)o->clip, (unsigned long long)o->updates,
-                          o->budget, (unsigned long long)o->warmup, o->checks, o->patience, (unsigned long long)o->seed);
+    n += (size_t)snprintf(text + n, sizeof text - n, "%u %u %a %u %u %u %a %u %u %u %u %a ", o->weights, o->rank,
+                          (double)o->inside, o->relation, o->normalize, o->mix_steps, (double)o->lambda, o->anchors,
+                          o->pixels, o->slot, o->push, (double)o->temperature);
+    n += (size_t)snprintf(text + n, sizeof text - n, "%u %u %u %u %a %a %a %llu %a %llu %u %u %llu", o->trajectories,
+                          o->held_out, o->steps, o->batch, (double)o->guidance, (double)o->ema, (double)o->clip,
+                          (unsigned long long)o->updates, o->budget, (unsigned long long)o->warmup, o->checks,
+                          o->patience, (unsigned long long)o->seed);
     for (uint32_t k = 0; k < BB_STUDENT_KINDS; k++)
         n += (size_t)snprintf(text + n, sizeof text - n, " %a", (double)o->rate[k]);
     bb_sha256((const uint8_t *)text, n, j->digest);
@@ -169,9 +174,9 @@ static void say_check(const bb_distilling *j)
     const bb_distill *d = &j->distill;
     const bb_distill_check *c = &d->checks[d->n_checks - 1];
     if (!talks(j)) return;
-    fprintf(stderr, "update %llu of %llu: held-out epsilon error %.2e, first five steps %.2e, mean ratio to the start %.3f, "
-            "codes changed %.2f %%\n", (unsigned long long)c->update, (unsigned long long)d->updates, c->error, c->first,
-            c->score, 100 * bb_student_flipped(d->student));
+    fprintf(stderr, "update %llu of %llu: held-out epsilon error %.2e, first five steps %.2e, mean ratio to the start "
+            "%.3f, codes changed %.2f %%\n", (unsigned long long)c->update, (unsigned long long)d->updates, c->error,
+            c->first, c->score, 100 * bb_student_flipped(d->student));
 }
 
 static bb_status draw_teacher(bb_distilling *j, bb_error *err)
@@ -213,8 +218,8 @@ static bb_status open_distill(bb_distilling *j, bb_error *err)
     bb_distill *d = &j->distill;
     uint32_t here = bb_ranks_here(), threads = j->host_options.threads;
     if (!threads) threads = bb_core_count() > here ? bb_core_count() / here : 1;
-    bb_distill_setup setup = {.opt = &j->options, .teacher = j->host.model, .start = j->start.model, .blob = j->start_bytes,
-                              .blob_bytes = j->start_size, .ranks = &j->ranks, .par = j->host.par, .threads = threads,
+    bb_distill_setup setup = {.opt = &j->options, .teacher = j->host.model, .start = j->start.model,
+                              .blob = j->start_bytes, .blob_bytes = j->start_size, .ranks = &j->ranks, .par = j->host.par, .threads = threads,
                               .cpu = j->host_options.cpu, .digest = j->digest};
     BB_TRY(bb_distill_open(d, &setup, err));
     j->open = true;

@@ -56,8 +56,8 @@ static bb_status fold_all(const bb_list *list, bb_make *make, bb_kept *kept, bb_
     return BB_OK;
 }
 
-bb_status bb_quantizing_run(bb_quantizing *q, bb_host *h, const char *out, bool quiet, bb_quantizing_use use, void *user,
-                            bb_error *err)
+bb_status bb_quantizing_run(bb_quantizing *q, bb_host *h, const char *out, bool quiet, bb_quantizing_use use,
+                            void *user, bb_error *err)
 {
     bb_make *make;
     q->make.par = h->par;

@@ -1,5 +1,5 @@
-/* Quantizing a checkpoint, as `bitbrush quantize` does it and `bitbrush distill` begins with: the options, and core/make
- * driven with a progress line; after a break it goes on where calibration was. */
+/* Quantizing a checkpoint, as `bitbrush quantize` does it and `bitbrush distill` begins with: the options, and
+ * core/make driven with a progress line; after a break it goes on where calibration was. */
 #ifndef BB_TOOLS_QUANTIZING_H
 #define BB_TOOLS_QUANTIZING_H
 
@@ -41,7 +41,7 @@ int bb_quantizing_check(const bb_command *c, const bb_quantizing *q);
 /* Quantizes the host's model; `use` gets the finished maker, and when it has succeeded OUT.calibration is removed.
  * Signals are held meanwhile. q's par is set. */
 typedef bb_status (*bb_quantizing_use)(void *user, const bb_make *make, bb_error *err);
-bb_status bb_quantizing_run(bb_quantizing *q, bb_host *h, const char *out, bool quiet, bb_quantizing_use use, void *user,
-                            bb_error *err);
+bb_status bb_quantizing_run(bb_quantizing *q, bb_host *h, const char *out, bool quiet, bb_quantizing_use use,
+                            void *user, bb_error *err);
 
 #endif

@@ -11,8 +11,8 @@ static void report(const bb_distilling *j)
     size_t bytes = j->made_bytes ? j->made_size : j->start_size;
     unsigned long long updates = j->distill.update;
     if (!j->json) {
-        printf("%s: %zu bytes, %llu updates, %.0f s, codes changed %.2f %%\nheld-out epsilon error %.3e -> %.3e, first five "
-               "steps %.3e -> %.3e\n", j->out, bytes, updates, j->seconds, 100 * j->flipped, j->before.error,
+        printf("%s: %zu bytes, %llu updates, %.0f s, codes changed %.2f %%\nheld-out epsilon error %.3e -> %.3e, "
+               "first five steps %.3e -> %.3e\n", j->out, bytes, updates, j->seconds, 100 * j->flipped, j->before.error,
                j->after.error, j->before.first, j->after.first);
         return;
     }
@@ -51,8 +51,8 @@ static bool parse(bb_distilling *j, const bb_command *c, int argc, char **argv, 
     bb_method_apply(method, m, o);
     bb_rates_apply(rates, o);
     const bb_option options[] = {
-        {"-o", BB_OPTION_STRING, &j->out, "OUT", "file to write; after a break the same command goes on from OUT.distill",
-         0, 0, NULL},
+        {"-o", BB_OPTION_STRING, &j->out, "OUT", "file to write; after a break OUT.distill helps the same command to "
+         "go on", 0, 0, NULL},
         {"--method", BB_OPTION_CHOICE, &j->method, BB_METHOD_WORDS "|list", "what the other options are by default "
          "(default best); list prints it", 0, 0, NULL},
         BB_QUANTIZING_OPTIONS(j->quantizing),
@@ -60,46 +60,50 @@ static bool parse(bb_distilling *j, const bb_command *c, int argc, char **argv, 
         {"--budget", BB_OPTION_STRING, &j->budget, "TIME", "for all after quantization: 90s, 10m (default), 2h", 0, 0,
          NULL},
         {"--updates", BB_OPTION_U64, &o->updates, "N", "so many instead; 0 = only quantize", 0, 0, &j->updates_given},
-        {"--checks", BB_OPTION_U32, &o->checks, "N", "of the held-out error (default 10)", 1, BB_DISTILL_MOST_CHECKS - 2,
-         NULL},
-        {"--patience", BB_OPTION_U32, &o->patience, "N", "ends after N checks without a better one (default 5; 0 = never)",
-         0, 64, NULL},
+        {"--checks", BB_OPTION_U32, &o->checks, "N", "of the held-out error in the run (default 10)", 1,
+         BB_DISTILL_MOST_CHECKS - 2, NULL},
+        {"--patience", BB_OPTION_U32, &o->patience, "N", "checks without a better one that end it (default 5; 0 = go "
+         "on)", 0, 64, NULL},
         {"--warmup", BB_OPTION_U64, &o->warmup, "N", "updates over which the rates rise (default 0)", 0, 0, NULL},
         {"--weights", BB_OPTION_CHOICE, &o->weights, BB_WEIGHTS_WORDS, "what is trained of them", 0, 0, NULL},
         {"--rank", BB_OPTION_U32, &o->rank, "R", "of lora and oolri (default 32)", 1, 4096, NULL},
-        {"--relation", BB_OPTION_CHOICE, &o->relation, BB_RELATION_WORDS, "relation loss beside the task's", 0, 0, NULL},
-        {"--lambda", BB_OPTION_FLOAT, &o->lambda, "X", "its weight, relative to the task loss (default 0.3)", 0, 1e6, NULL},
+        {"--inside", BB_OPTION_FLOAT, &o->inside, "X", "full weights that compensation rounded away begin so far "
+         "inside their level's cell, in gaps (default 0.5: at the level)", 0.001, 0.5, NULL},
+        {"--relation", BB_OPTION_CHOICE, &o->relation, BB_RELATION_WORDS, "loss of relations beside the task's", 0, 0,
+         NULL},
+        {"--lambda", BB_OPTION_FLOAT, &o->lambda, "X", "its weight, relative to the task's (default 0.3)", 0, 1e6,
+         NULL},
         {"--anchors", BB_OPTION_U32, &o->anchors, "N", "of mtrd (default 1024)", 1, 65536, NULL},
         {"--pixels", BB_OPTION_U32, &o->pixels, "N", "of an item that mtrd compares (default 1024)", 1, 65536, NULL},
         {"--temperature", BB_OPTION_FLOAT, &o->temperature, "T", "of the relation's softmax", 0.001, 100, NULL},
-        {"--loss", BB_OPTION_CHOICE, &o->normalize, "plain|step", "step (default): divided by its running mean at the step",
+        {"--loss", BB_OPTION_CHOICE, &o->normalize, "plain|step", "step (default): divided by the step's running mean",
          0, 0, NULL},
-        {"--mix-steps", BB_OPTION_CHOICE, &o->mix_steps, "no|yes", "every picture of a batch at a step of its own", 0, 0,
+        {"--mix-steps", BB_OPTION_CHOICE, &o->mix_steps, "no|yes", "every picture of a batch at its own step", 0, 0,
          NULL},
-        {"--rates", BB_OPTION_CHOICE, &j->rates, "lab|paper", "learning rates: measured for minutes (default), or those of "
-         "the released code", 0, 0, NULL},
-        {"--lr", BB_OPTION_FLOAT, &o->rate[BB_STUDENT_KIND_WEIGHTS], "X", "of weights, of a level gap an update (default "
-         "1/60)", 0, 10, NULL},
-        {"--scale-rate", BB_OPTION_FLOAT, &o->rate[BB_STUDENT_KIND_SCALES], "X", "of weight scales, relative (default 1e-3)",
-         0, 1, NULL},
+        {"--rates", BB_OPTION_CHOICE, &j->rates, "lab|paper", "learning rates: lab (default) for minutes, paper those "
+         "of the released code", 0, 0, NULL},
+        {"--lr", BB_OPTION_FLOAT, &o->rate[BB_STUDENT_KIND_WEIGHTS], "X", "of weights, in gaps (default 1/60)", 0, 10,
+         NULL},
+        {"--scale-rate", BB_OPTION_FLOAT, &o->rate[BB_STUDENT_KIND_SCALES], "X", "of weight scales, relative (default "
+         "1e-3)", 0, 1, NULL},
         {"--step-rate", BB_OPTION_FLOAT, &o->rate[BB_STUDENT_KIND_STEPS], "X", "of activation steps, relative (default "
          "1e-2)", 0, 1, NULL},
-        {"--zero-rate", BB_OPTION_FLOAT, &o->rate[BB_STUDENT_KIND_ZEROS], "X", "of zero points, in codes (default 0.04)",
-         0, 10, NULL},
-        {"--float-rate", BB_OPTION_FLOAT, &o->rate[BB_STUDENT_KIND_FLOATS], "X", "of float layers, norms and biases", 0, 1,
-         NULL},
+        {"--zero-rate", BB_OPTION_FLOAT, &o->rate[BB_STUDENT_KIND_ZEROS], "X", "of zero points, in codes (default "
+         "0.04)", 0, 10, NULL},
+        {"--float-rate", BB_OPTION_FLOAT, &o->rate[BB_STUDENT_KIND_FLOATS], "X", "of float layers, norms, biases, "
+         "relative (default 1e-4)", 0, 1, NULL},
         {"--ema", BB_OPTION_FLOAT, &o->ema, "D", "decay of averaged weights (default 0 = none)", 0, 0.99999, NULL},
         {"--clip", BB_OPTION_FLOAT, &o->clip, "X", "largest norm of the gradient (default 0 = any)", 0, 1e9, NULL},
         {"--batch", BB_OPTION_U32, &o->batch, "N", "pictures an update, of every process (default 4)", 1, 256, NULL},
-        {"--trajectories", BB_OPTION_U32, &o->trajectories, "N", "pictures that the teacher draws (default 192)", 1, 65536,
-         NULL},
-        {"--steps", BB_OPTION_U32, &o->steps, "N", "steps of each (default 20, or all there are)", 1, 64, NULL},
-        {"--guidance", BB_OPTION_FLOAT, &o->guidance, "G", "guidance of each (default 2 with a null class)", 0.001, 100,
+        {"--trajectories", BB_OPTION_U32, &o->trajectories, "N", "pictures that the teacher draws (default 192)", 1,
+         65536, NULL},
+        {"--steps", BB_OPTION_U32, &o->steps, "N", "steps of each picture (default 20, or all there are)", 1, 64, NULL},
+        {"--guidance", BB_OPTION_FLOAT, &o->guidance, "G", "of each picture (default 2 with a null class)", 0.001, 100,
          NULL},
         {"--seed", BB_OPTION_U64, &o->seed, "N", "of all that is random (default 1)", 0, 0, NULL},
-        {"--strip", BB_OPTION_STRING, &j->strip, "FILE", "PNG: pictures of teacher, quantized and distilled model", 0, 0,
-         NULL},
-        {"--save-every", BB_OPTION_FLOAT, &j->save_every, "S", "seconds between two writings of OUT.distill (default 60)",
+        {"--strip", BB_OPTION_STRING, &j->strip, "FILE", "PNG: pictures of teacher, quantized and distilled model", 0,
+         0, NULL},
+        {"--save-every", BB_OPTION_FLOAT, &j->save_every, "S", "seconds between writings of OUT.distill (default 60)",
          0, 1e6, NULL},
         BB_REPORT_OPTIONS(*j),
         BB_CHECKPOINT_OPTIONS(j->host_options),
@@ -112,7 +116,8 @@ static bool parse(bb_distilling *j, const bb_command *c, int argc, char **argv, 
 static bool asks_for_list(int argc, char **argv)
 {
     for (int i = 0; i < argc; i++)
-        if (strcmp(argv[i], "--method=list") == 0 || (i && strcmp(argv[i - 1], "--method") == 0 && !strcmp(argv[i], "list")))
+        if (strcmp(argv[i], "--method=list") == 0 || (i && strcmp(argv[i - 1], "--method") == 0 &&
+                                                       strcmp(argv[i], "list") == 0))
             return true;
     return false;
 }
@@ -121,7 +126,8 @@ static int check(bb_distilling *j, const bb_command *c)
 {
     bb_distill_options *o = &j->options;
     if (!j->out) return bb_cli_usage_error(c, "-o OUT is missing");
-    if (!parse_seconds(j->budget, &o->budget)) return bb_cli_usage_error(c, "--budget %s: not a time like 10m", j->budget);
+    if (!parse_seconds(j->budget, &o->budget))
+        return bb_cli_usage_error(c, "--budget %s: not a time like 10m", j->budget);
     if (j->strip && strcmp(j->strip, j->out) == 0) return bb_cli_usage_error(c, "--strip and -o name the same file");
     if (j->updates_given) o->train = o->updates > 0;
     int n = snprintf(j->state, sizeof j->state, "%s.distill", j->out);
@@ -136,8 +142,8 @@ static bb_status prepare(bb_distilling *j, const char *path, bb_error *err)
     if (j->ranks.rank == 0 && j->strip) BB_TRY(bb_file_check_writable(j->strip, err));
     BB_TRY(bb_host_open(&j->host, path, &j->host_options, err));
     if (j->host.model->pack.n_layers)
-        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: is quantized; the teacher must be a checkpoint, or what import made "
-                       "of it", path);
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: is quantized; the teacher must be a checkpoint, or what import "
+                       "made of it", path);
     if (!o->steps) o->steps = bb_host_steps(&j->host);
     if (o->guidance == 0) o->guidance = bb_host_guidance(&j->host);
     j->quantizing.make.steps = o->steps, j->quantizing.make.guidance = o->guidance;
@@ -168,5 +174,5 @@ static int run(const bb_command *c, int argc, char **argv)
     return code;
 }
 
-const bb_command bb_command_distill = {"distill", "CHECKPOINT -o OUT", "a checkpoint as a low-bit model trained to be like "
-                                       "it", run};
+const bb_command bb_command_distill = {"distill", "CHECKPOINT -o OUT", "a checkpoint as a low-bit model that has "
+                                       "learnt to be like it", run};

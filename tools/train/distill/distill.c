@@ -32,8 +32,10 @@ static bb_status open_student(bb_distill *d, bb_error *err)
     bb_optim_group *groups = NULL;
     bb_student_options s = {.packed = d->in.start, .blob = d->in.blob, .blob_bytes = d->in.blob_bytes,
                             .teacher = d->in.teacher, .weights = o->weights, .rank = o->rank, .seed = o->seed,
+                            .inside = o->inside,
                             .train_scales = o->rate[BB_STUDENT_KIND_SCALES] > 0,
-                            .train_activations = o->rate[BB_STUDENT_KIND_STEPS] > 0 || o->rate[BB_STUDENT_KIND_ZEROS] > 0,
+                            .train_activations = o->rate[BB_STUDENT_KIND_STEPS] > 0 ||
+                                                 o->rate[BB_STUDENT_KIND_ZEROS] > 0,
                             .train_float = o->rate[BB_STUDENT_KIND_FLOATS] > 0};
     BB_TRY(bb_student_new(&d->student, &s, err));
     d->n = bb_student_size(d->student);

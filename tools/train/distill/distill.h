@@ -1,6 +1,6 @@
 /* Distillation of a teacher into a student at few bits (mpq-dm §1.6, §4.5): draw trajectories, then update after update
- * pull the student's guided prediction to the teacher's. Work is cut into slices like core/make's, so that a command can
- * show progress, write the state and stop between them:
+ * pull the student's guided prediction to the teacher's. Work is cut into slices like core/make's, so that a command
+ * can show progress, write the state and stop between them:
  *
  *     bb_distill_open → bb_distill_draw until BB_DONE → bb_distill_begin → bb_distill_update until BB_DONE → _result
  *

@@ -1,5 +1,5 @@
-/* The methods by name, from rounding to the nearest level up to MPQ-DMv2 and the combination that measured best: a table
- * with a row per ingredient. A method only sets the options; every option given beside it wins. */
+/* The methods by name, from rounding to the nearest level up to MPQ-DMv2 and the combination that measured best: a
+ * table with a row per ingredient. A method only sets the options; every option given beside it wins. */
 #ifndef BB_TRAIN_DISTILL_PRESETS_H
 #define BB_TRAIN_DISTILL_PRESETS_H
 
@@ -8,18 +8,20 @@
 
 typedef enum bb_relation { BB_RELATION_NONE, BB_RELATION_TRD, BB_RELATION_MTRD } bb_relation;
 
-/* Learning rates, for every method the same: --rates lab are those that were measured to work within minutes, paper those
- * of the released code, made for 16,000 updates (mpq-dm §3.3). */
+/* Learning rates, for every method the same: --rates lab are those that were measured to work within minutes, paper
+ * those of the released code, made for 16,000 updates (mpq-dm §3.3). */
 typedef enum bb_rates { BB_RATES_LAB, BB_RATES_PAPER } bb_rates;
 
 typedef struct bb_distill_options {
     uint32_t train;          /* 0: only quantize */
     uint32_t weights, rank;  /* bb_student_weights; of low rank */
+    float inside;            /* as in bb_student_options */
     uint32_t relation;       /* bb_relation */
     uint32_t normalize;      /* 1: a step's losses are divided by their running mean; 0: mean squared error of ε */
     uint32_t mix_steps;      /* 1: every picture of a batch at a step of its own; 0: all at the same one */
     float lambda;            /* weight of the relation loss; with normalize relative to the task's */
-    uint32_t anchors, pixels, slot, push; /* MTRD: anchors and rows compared; memory of a step; pixels pushed an update */
+    uint32_t anchors, pixels; /* MTRD: anchors and rows compared */
+    uint32_t slot, push;     /* its memory of a step; pixels that go into it an update */
     float temperature;       /* of the relation's softmax */
     float rate[BB_STUDENT_KINDS]; /* per kind: of a level gap, of Δ, of δ, of a code, absolute */
     uint32_t trajectories, held_out, steps, batch; /* batch: pictures an update, per process */

@@ -1,6 +1,6 @@
-/* What an unfinished distillation has reached, as a safetensors file. Numbers that are neither f32 nor bytes stand in it
- * as the 64 bits that they are. Features are not in it: they are as large as everything else together, and drawing the
- * trajectories again gives the same ones. */
+/* What an unfinished distillation has reached, as a safetensors file. Numbers that are neither f32 nor bytes stand in
+ * it as the 64 bits that they are. Features are not in it: they are as large as everything else together, and drawing
+ * the trajectories again gives the same ones. */
 #include "train/distill/distill.h"
 
 #include "import/safetensors.h"
@@ -117,8 +117,8 @@ static bb_status load(bb_distill *d, const bb_st_file *f, const char *name, bb_e
     static numbers now;
     uint32_t n = parts_of(d, &now, digest, parts);
     if (!digest_is(f, d->in.digest))
-        return bb_fail(err, BB_ERR_CORRUPT, "%s: the state of another distillation (model, options or processes differ): "
-                       "repeat its command to go on, or remove it to begin anew", name);
+        return bb_fail(err, BB_ERR_CORRUPT, "%s: the state of another distillation (model, options or processes "
+                       "differ): repeat its command to go on, or remove it to begin anew", name);
     if (fits(f, parts, n)) memcpy(&now, bb_safetensors_find(&f->st, "numbers")->data, sizeof now);
     if (!fits(f, parts, n) || !sane(d, &now, f))
         return bb_fail(err, BB_ERR_CORRUPT, "%s: damaged, or of another version: remove it to begin anew", name);

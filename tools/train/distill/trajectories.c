@@ -77,7 +77,8 @@ static void *rows(const bb_trajectories *t, size_t bytes)
 bb_status bb_trajectories_new(bb_trajectories *t, const bb_model *teacher, const bb_trajectories_options *opt,
                               bb_error *err)
 {
-    *t = (bb_trajectories){.opt = *opt, .teacher = teacher, .halves = opt->guidance == 1 ? 1 : 2, .feature_value = BB_NONE};
+    *t = (bb_trajectories){.opt = *opt, .teacher = teacher, .halves = opt->guidance == 1 ? 1 : 2,
+                           .feature_value = BB_NONE};
     BB_ASSERT(opt->steps <= BB_COUNT(t->timestep) && opt->together);
     t->total = (opt->held_out + opt->count + opt->together - 1) / opt->together * opt->together;
     if (t->halves == 2 && teacher->pack.info.null_label < 0)

@@ -21,7 +21,8 @@ typedef struct bb_trajectories_options {
 typedef struct bb_trajectories {
     bb_trajectories_options opt;
     const bb_model *teacher;
-    uint32_t total, halves;   /* held_out + count, rounded up; items of a picture: 2 with guidance, the one without class first */
+    uint32_t total;           /* held_out + count, rounded up */
+    uint32_t halves;          /* items of a picture: 2 with guidance, the one without class first; else 1 */
     size_t x_size, out_size;  /* floats of a picture: the model's input, its output */
     uint32_t feature_value;   /* of the graph; BB_NONE without features */
     bb_shape feature;         /* of one item */

@@ -117,8 +117,8 @@ static bb_status relation_loss(bb_distill *d, bb_pick p, uint32_t item, uint64_t
         *loss = bb_trd(d->ops, d->dnn, &x, f, f ? d->q_before + at : NULL, d->opt.temperature, 1, &inner);
     } else {
         uint32_t rows = d->opt.pixels < x.pixels ? d->opt.pixels : x.pixels;
-        *loss = bb_mtrd(d->ops, d->dnn, &x, &d->memory, d->opt.anchors, rows, d->opt.temperature, d->opt.seed, number, 1,
-                        &inner);
+        *loss = bb_mtrd(d->ops, d->dnn, &x, &d->memory, d->opt.anchors, rows, d->opt.temperature, d->opt.seed, number,
+                        1, &inner);
     }
     return inner.code < 0 ? bb_fail(err, inner.code, "--relation: %s", inner.text) : BB_OK;
 }
@@ -260,8 +260,8 @@ bb_status bb_distill_step(bb_distill *d, float rate, bool trial, bb_error *err)
     }
     d->skipped = applied ? 0 : d->skipped + 1;
     if (d->skipped == 20)
-        return bb_fail(err, BB_ERR_UNSUPPORTED, "the gradients of 20 updates in a row were not finite: the rates are too "
-                                                "high for this model (--lr)");
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "the gradients of 20 updates in a row were not finite: the rates are "
+                                                "too high for this model (--lr)");
     if (d->ema && applied) d->ops->ema(d->n, d->opt.ema, bb_student_w(d->student), d->ema);
     for (uint32_t i = 0; d->opt.relation == BB_RELATION_MTRD && i < pictures; i++)
         push(d, picks[i], d->update * pictures + i, pushed_each(d, pictures));
