@@ -62,7 +62,7 @@ static bool parse(bb_distilling *j, const bb_command *c, int argc, char **argv, 
         {"--updates", BB_OPTION_U64, &o->updates, "N", "so many instead; 0 = only quantize", 0, 0, &j->updates_given},
         {"--checks", BB_OPTION_U32, &o->checks, "N", "of the held-out error in the run (default 10)", 1,
          BB_DISTILL_MOST_CHECKS - 2, NULL},
-        {"--patience", BB_OPTION_U32, &o->patience, "N", "checks without a better one that end it (default 5; 0 = go "
+        {"--patience", BB_OPTION_U32, &o->patience, "N", "checks without a better one that end it (default 8; 0 = go "
          "on)", 0, 64, NULL},
         {"--warmup", BB_OPTION_U64, &o->warmup, "N", "updates over which the rates rise (default 0)", 0, 0, NULL},
         {"--weights", BB_OPTION_CHOICE, &o->weights, BB_WEIGHTS_WORDS, "what is trained of them", 0, 0, NULL},

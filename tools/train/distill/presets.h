@@ -30,7 +30,8 @@ typedef struct bb_distill_options {
     double budget;           /* seconds, for all after quantization */
     uint64_t warmup;         /* updates over which the rates rise to their full height */
     uint32_t checks;         /* of the held-out error, at most BB_DISTILL_MOST_CHECKS − 2 */
-    uint32_t patience;       /* checks without a better one that end the training; 0: never */
+    uint32_t patience;       /* checks without a better one that end the training; 0: never. Not few: high rates hide for
+                                a while what has been learnt, which shows when they have fallen */
     uint64_t seed;
 } bb_distill_options;
 
