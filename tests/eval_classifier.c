@@ -1,4 +1,4 @@
-/* The classifier behind the features of `bitbrush eval`: its file, its run; and the figures of whole sets of pictures. */
+/* The classifier behind the features of `bitbrush eval`: its file, its run; the figures of whole sets of pictures. */
 #include "check.h"
 
 #include "base/rng.h"
@@ -53,8 +53,10 @@ static void run(const bb_classifier *c)
     CHECK(bb_classifier_run(c, &scalar, NULL, pictures, N, features[1], found[1], &err) == BB_OK, "%s", err.text);
     CHECK(memcmp(features[0], features[1], sizeof features[0]) == 0, "features differ by kernels or threads");
     CHECK(memcmp(found[0], found[1], N) == 0, "classes differ");
-    CHECK(bb_classifier_run(c, &best, NULL, pictures + 20 * PIXELS, 3, features[2], NULL, &err) == BB_OK, "%s", err.text);
-    CHECK(memcmp(features[2], features[0] + 20 * BB_CLASSIFIER_FEATURES, 3 * BB_CLASSIFIER_FEATURES * sizeof(float)) == 0,
+    CHECK(bb_classifier_run(c, &best, NULL, pictures + 20 * PIXELS, 3, features[2], NULL, &err) == BB_OK, "%s",
+          err.text);
+    CHECK(memcmp(features[2], features[0] + 20 * BB_CLASSIFIER_FEATURES,
+                 3 * BB_CLASSIFIER_FEATURES * sizeof(float)) == 0,
           "features differ by place");
     double spread = 0;
     for (uint32_t i = 0; i < N * BB_CLASSIFIER_FEATURES; i++)
@@ -101,7 +103,8 @@ static void figures(const bb_classifier *c)
     /* Paired: the shift is the same in every resample, whatever pictures it holds. */
     CHECK(a[BB_FIGURE_DISTANCE_TEACHER].high - a[BB_FIGURE_DISTANCE_TEACHER].low < 1e-3, "%g to %g",
           a[BB_FIGURE_DISTANCE_TEACHER].low, a[BB_FIGURE_DISTANCE_TEACHER].high);
-    CHECK(a[BB_FIGURE_ACCURACY].low < a[BB_FIGURE_ACCURACY].value && a[BB_FIGURE_ACCURACY].high <= 1.2, "accuracy's interval");
+    CHECK(a[BB_FIGURE_ACCURACY].low < a[BB_FIGURE_ACCURACY].value && a[BB_FIGURE_ACCURACY].high <= 1.2,
+          "accuracy's interval");
     for (int k = 0; k < 2; k++) bb_column_free(&column[k]);
 }
 

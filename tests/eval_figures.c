@@ -64,7 +64,8 @@ static void moments(void)
           mean[0], cov[0], cov[1], cov[3]);
     bb_moments(x, weight, 3, 2, mean, cov);
     bb_moments(repeated, NULL, 3, 2, mean2, cov2);
-    for (int i = 0; i < 4; i++) CHECK(fabs(cov[i] - cov2[i]) < 1e-13, "weights are not repetitions: %g %g", cov[i], cov2[i]);
+    for (int i = 0; i < 4; i++)
+        CHECK(fabs(cov[i] - cov2[i]) < 1e-13, "weights are not repetitions: %g %g", cov[i], cov2[i]);
 }
 
 static void frechet(void)
@@ -141,8 +142,8 @@ static void manifolds(void)
     for (int i = 0; i < 5; i++) CHECK(radius2[i] == third[i], "%d: %g", i, (double)radius2[i]);
     bb_radii(NULL, x, 4, 1, 1, radius2); /* without the far one */
     bb_inside(NULL, x, radius2, 4, y, 5, 1, inside);
-    CHECK(inside[0] == 0 && inside[1] == 1 && inside[2] == 1 && inside[3] == 0 && inside[4] == 0, "%u%u%u%u%u", inside[0],
-          inside[1], inside[2], inside[3], inside[4]);
+    CHECK(inside[0] == 0 && inside[1] == 1 && inside[2] == 1 && inside[3] == 0 && inside[4] == 0, "%u%u%u%u%u",
+          inside[0], inside[1], inside[2], inside[3], inside[4]);
     /* More than a block of rows, by threads: against the plain loop. */
     enum { N = 150, D = 5 };
     static float a[N * D], r1[N], r2[N];
@@ -211,7 +212,8 @@ static void coverage(void)
     CHECK(none.value == 0 && none.low == 0 && none.high == 0, "a model against itself: %g %g", none.low, none.high);
     for (uint32_t r = 0; r < DRAWS; r++) draws[r] = r * 7 % DRAWS; /* in another order */
     const bb_interval ramp = bb_interval_of(10, draws, DRAWS); /* 0…299: quantiles 7.475 and 291.525, mean 149.5 */
-    CHECK(fabs(ramp.low - (10 - 142.025)) < 1e-9 && fabs(ramp.high - (10 + 142.025)) < 1e-9, "%g %g", ramp.low, ramp.high);
+    CHECK(fabs(ramp.low - (10 - 142.025)) < 1e-9 && fabs(ramp.high - (10 + 142.025)) < 1e-9, "%g %g", ramp.low,
+          ramp.high);
     draws[7] = NAN;
     CHECK(isnan(bb_interval_of(10, draws, DRAWS).low), "an interval of something unknown");
 }

@@ -16,7 +16,8 @@ static const char *put(const char *name, const void *data, size_t n)
 }
 
 /* Three pictures of 2 × 2 with the bytes 1…12, and labels 0 1 2. */
-static const uint8_t pictures[] = {0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 2, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+static const uint8_t pictures[] = {0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 2, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,
+                                   12};
 static const uint8_t labels[] = {0, 0, 8, 1, 0, 0, 0, 3, 0, 1, 2};
 
 /* `printf '\0\0\10\1\0\0\0\3\0\1\2' | gzip -n`: the labels. */
@@ -60,7 +61,8 @@ static void sets(void)
         status = bb_idx_open(&s, dir, true, &err);
     }
     CHECK(status == BB_OK, "%s", err.text);
-    CHECK(s.n == 3 && s.height == 2 && s.width == 2 && s.classes == 3, "%u %u %u %u", s.n, s.height, s.width, s.classes);
+    CHECK(s.n == 3 && s.height == 2 && s.width == 2 && s.classes == 3, "%u %u %u %u", s.n, s.height, s.width,
+          s.classes);
     CHECK(bb_idx_label(&s, 2) == 2, "%u", bb_idx_label(&s, 2));
     static const uint8_t padded[16] = {0, 0, 0, 0, 0, 5, 6, 0, 0, 7, 8, 0, 0, 0, 0, 0};
     CHECK(bb_idx_picture(&s, 1, 4, 4, picture) && memcmp(picture, padded, 16) == 0, "the second picture");

@@ -10,7 +10,8 @@ enum { LARGEST_HEAD = 4 + 4 * 4 };
 #define LARGEST_DATA ((size_t)1 << 31)
 
 /* The first `size` bytes of a file, packed or not, or all if there are fewer. */
-static bb_status read_front(const bb_file *file, const char *path, uint8_t *out, size_t size, size_t *got, bb_error *err)
+static bb_status read_front(const bb_file *file, const char *path, uint8_t *out, size_t size, size_t *got,
+                            bb_error *err)
 {
     if (bb_is_gzip(file)) return bb_gunzip(file, path, out, size, got, err);
     *got = file->size < size ? file->size : size;

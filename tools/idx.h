@@ -12,12 +12,15 @@ typedef struct bb_idx {
     uint8_t *data;         /* on the heap */
 } bb_idx;
 
-/* Errors name the path; a file that is longer or shorter than its header says is refused. Nothing needs freeing then. */
+/* Errors name the path; a file that is longer or shorter than its header says is refused. Nothing to free then. */
 bb_status bb_idx_read(bb_idx *x, const char *path, bb_error *err);
 void bb_idx_free(bb_idx *x);
 
 /* One part of a data set: as many pictures [n][height][width] as labels [n]. */
-typedef struct bb_idx_set { bb_idx pictures, labels; uint32_t n, height, width, classes; /* largest label + 1 */ } bb_idx_set;
+typedef struct bb_idx_set {
+    bb_idx pictures, labels;
+    uint32_t n, height, width, classes; /* classes: largest label + 1 */
+} bb_idx_set;
 
 /* From a folder: train-images-idx3-ubyte and train-labels-idx1-ubyte, or t10k-… for the test part, each with .gz behind
  * or not. */

@@ -101,8 +101,8 @@ test('two ranks draw what one process does', t => {
   const dir = folder(), [one, two] = ['one.json', 'two.json'].map(name => join(dir, name));
   const args = ['eval', model, ...short, '--images', '11', '--threads', '1', '--quiet', '-o'];
   ok(...args, one);
-  const { status, stderr } = spawnSync('mpirun', ['--allow-run-as-root', '--oversubscribe', '-n', '2', tool, ...args, two],
-    { encoding: 'utf8', timeout: 600000 });
+  const { status, stderr } = spawnSync('mpirun',
+    ['--allow-run-as-root', '--oversubscribe', '-n', '2', tool, ...args, two], { encoding: 'utf8', timeout: 600000 });
   assert.equal(status, 0, stderr);
   assert.deepEqual(figures(two), figures(one));
   return assert.deepEqual(readdirSync(dir).sort(), ['one.json', 'two.json']);

@@ -37,7 +37,8 @@ static bb_status evaluate(job *j, bb_error *err)
 {
     bb_host_options *host = &j->e.host_options;
     BB_TRY(bb_ranks_begin(&j->e.ranks, err));
-    if (!host->threads && bb_ranks_here() > 1) host->threads = (bb_core_count() + bb_ranks_here() - 1) / bb_ranks_here();
+    const uint32_t here = bb_ranks_here();
+    if (!host->threads && here > 1) host->threads = (bb_core_count() + here - 1) / here;
     BB_TRY(check_outputs(j, err));
     BB_TRY(bb_evaluation_run(&j->e, err));
     return j->e.ranks.rank ? BB_OK : report(j, err);
@@ -62,30 +63,33 @@ static int run(const bb_command *c, int argc, char **argv)
     const bb_option options[] = {
         {"--against", BB_OPTION_STRING, &e->against, "FLOAT", "checkpoint folder or unquantized file", 0, 0, NULL},
         {"--images", BB_OPTION_U32, &e->images, "N", "pictures: seed i, label i in turn (default 64)", 1, 100000, NULL},
-        {"--traced", BB_OPTION_U32, &e->traced, "N", "of these, how many the epsilon error is measured along (default 64)",
+        {"--traced", BB_OPTION_U32, &e->traced, "N", "of these, how many the epsilon error is measured along (default "
+         "64)",
          0, 100000, NULL},
         {"--steps", BB_OPTION_U32, &e->steps, "N", "steps (default 20, or all there are)", 1, BB_MAX_STEPS, NULL},
         BB_SAMPLER_OPTION(*e),
-        {"--guidance", BB_OPTION_FLOAT, &e->guidance, "G", "guidance (default 2 with a null class, else 1)", 0.001, 1000,
+        {"--guidance", BB_OPTION_FLOAT, &e->guidance, "G", "guidance (default 2 with a null class, else 1)", 0.001,
+         1000,
          &e->guidance_given},
         {"--seed", BB_OPTION_U64, &e->seed, "N", "seed of the first picture (default 0)", 0, 0, NULL},
-        {"--real", BB_OPTION_STRING, &e->real, "DIR", "real pictures to compare with, too: a folder with t10k-images-idx3-"
-         "ubyte and t10k-labels-idx1-ubyte, .gz or not", 0, 0, NULL},
+        {"--real", BB_OPTION_STRING, &e->real, "DIR", "real pictures to compare with, too: a folder with "
+         "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, .gz or not", 0, 0, NULL},
         {"--classifier", BB_OPTION_STRING, &e->classifier, "FILE", "whose features are compared (default with --real: "
          "models/fashion-classifier.safetensors)", 0, 0, NULL},
-        {"--train-classifier", BB_OPTION_STRING, &j.train, "OUT", "only trains such a classifier on the training part of "
-         "--real, with --seed", 0, 0, NULL},
-        {"--floor", BB_OPTION_FLAG, &e->floor, NULL, "the float model's pictures of other seeds, too: what differences must "
-         "be seen against", 0, 0, NULL},
-        {"--resamples", BB_OPTION_U32, &e->resamples, "N", "of the bootstrap that gives 95 % intervals (default 1000)", 0,
-         100000, NULL},
-        {"--versus", BB_OPTION_STRING, &j.versus, "FILE", "what -o wrote for another model: intervals of the differences", 0,
-         0, NULL},
-        {"-o", BB_OPTION_STRING, &e->out, "FILE", "JSON with all resamples, for --versus; finished pictures are kept in "
-         "FILE.drawn until it is there, so that the same command goes on after a break", 0, 0, NULL},
-        {"--keep", BB_OPTION_STRING, &e->keep, "DIR", "folder where drawn pictures stay, for other evaluations to use", 0, 0,
+        {"--train-classifier", BB_OPTION_STRING, &j.train, "OUT", "only trains such a classifier on the training part "
+         "of --real, with --seed", 0, 0, NULL},
+        {"--floor", BB_OPTION_FLAG, &e->floor, NULL, "the float model's pictures of other seeds, too: what "
+         "differences must be seen against", 0, 0, NULL},
+        {"--resamples", BB_OPTION_U32, &e->resamples, "N", "of the bootstrap that gives 95 % intervals (default 1000)",
+         0, 100000, NULL},
+        {"--versus", BB_OPTION_STRING, &j.versus, "FILE", "what -o wrote for another model: intervals of the "
+         "differences", 0, 0, NULL},
+        {"-o", BB_OPTION_STRING, &e->out, "FILE", "JSON with all resamples, for --versus; finished pictures are kept "
+         "in FILE.drawn until it is there, so that the same command goes on after a break", 0, 0, NULL},
+        {"--keep", BB_OPTION_STRING, &e->keep, "DIR", "folder where drawn pictures stay, for other evaluations to use",
+         0, 0, NULL},
+        {"--sheet", BB_OPTION_STRING, &j.sheet, "FILE", "PNG: the float model's pictures above the packed one's", 0, 0,
          NULL},
-        {"--sheet", BB_OPTION_STRING, &j.sheet, "FILE", "PNG: the float model's pictures above the packed one's", 0, 0, NULL},
         {"--markdown", BB_OPTION_FLAG, &j.markdown, NULL, "print a Markdown table", 0, 0, NULL},
         {"--json", BB_OPTION_FLAG, &j.json, NULL, "print one JSON object", 0, 0, NULL},
         {"--quiet", BB_OPTION_FLAG, &e->quiet, NULL, "no progress lines", 0, 0, NULL},
@@ -101,7 +105,8 @@ static int run(const bb_command *c, int argc, char **argv)
     if (!e->against) return bb_cli_usage_error(c, "--against FLOAT is missing");
     bb_status status = evaluate(&j, &err);
     const char *kept = status == BB_ERR_CANCELLED && e->folder[0] ? e->folder : NULL;
-    if (kept) bb_fail(&err, status, "interrupted; finished pictures are kept in %s, and the same command goes on", kept);
+    if (kept)
+        bb_fail(&err, status, "interrupted; finished pictures are kept in %s, and the same command goes on", kept);
     bb_evaluation_close(e, status >= 0);
     if (status < 0) code = e->ranks.rank && status == BB_ERR_CANCELLED ? BB_EXIT_FAILED : bb_cli_fail(&err);
     else bb_ranks_end();
@@ -111,4 +116,5 @@ static int run(const bb_command *c, int argc, char **argv)
 }
 
 const bb_command bb_command_eval = {"eval", "[MODEL] --against FLOAT",
-                                      "distance of a packed model from its float one, and of both from real pictures", run};
+                                      "distance of a packed model from its float one, and of both from real "
+                                    "pictures", run};

@@ -10,7 +10,10 @@ void bb_resample(uint32_t kind, uint32_t number, uint32_t n, uint32_t *weight)
 {
     enum { SEED = 5, STREAM = BB_STREAM_TOOLS + 512 };
     memset(weight, 0, n * sizeof *weight);
-    for (uint32_t i = 0; i < n; i++) weight[(uint32_t)(bb_uniform(SEED, STREAM + kind, (uint64_t)number * n + i) * n)]++;
+    for (uint32_t i = 0; i < n; i++) {
+        const double at = bb_uniform(SEED, STREAM + kind, (uint64_t)number * n + i) * n;
+        weight[(uint32_t)at]++;
+    }
 }
 
 static int by_size(const void *a, const void *b)

@@ -59,10 +59,12 @@ static bb_status load_slot(bb_classifier *c, uint32_t slot, const bb_safetensors
     const char *name = bb_graph_string(&c->builder.graph, s->name);
     const bb_st_tensor *t = bb_safetensors_find(st, name);
     const matrix m = matrix_of(s);
-    if (!t) return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: no classifier of bitbrush eval: there is no tensor %s", path, name);
+    if (!t) return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: no classifier of bitbrush eval: there is no tensor %s", path,
+                           name);
     bool fits = t->rank == s->rank;
     for (uint32_t i = 0; fits && i < s->rank; i++) fits = t->shape[i] == s->dim[i];
-    if (!fits) return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor %s has another shape than the classifier's", path, name);
+    if (!fits) return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor %s has another shape than the classifier's", path,
+                              name);
     float *dense = malloc(t->count * sizeof *dense);
     if (!dense) return bb_fail(err, BB_ERR_SPACE, "%s: out of memory", path);
     bb_st_to_f32(t, dense);

@@ -22,7 +22,7 @@ typedef struct bb_classifier {
 } bb_classifier;
 
 /* Three 3 × 3 convolutions with group norms and SiLUs, means of 2 × 2 between them; a 4 × 4 convolution to the features
- * and a linear layer to the logits: 122,314 parameters for 10 classes. bb_builder_free afterwards, also after failures. */
+ * and a linear layer to the logits: 122,314 parameters for 10 classes. bb_builder_free afterwards, in any case. */
 bb_status bb_classifier_graph(bb_builder *b, uint32_t classes, bb_error *err);
 
 /* From a safetensors file with the slots' names, PyTorch's order of dimensions and "test_accuracy" [1]. Errors name the

@@ -39,7 +39,8 @@ bb_status bb_write_sheet(const bb_evaluation *e, const char *path, bb_error *err
     bb_sheet sheet = bb_sheet_new(2 * ((n + columns - 1) / columns), columns, info->width, info->height, 0);
     uint8_t *rgba = malloc((size_t)info->width * info->height * 4);
     char name[128], caption[160];
-    bb_status status = rgba && sheet.image.rgba ? BB_OK : bb_fail(err, BB_ERR_SPACE, "%s: the sheet is too large", path);
+    bb_status status = BB_OK;
+    if (!rgba || !sheet.image.rgba) status = bb_fail(err, BB_ERR_SPACE, "%s: the sheet is too large", path);
     for (uint32_t i = 0; i < n && status == BB_OK; i++) {
         const uint32_t above = i / columns * 2 * columns + i % columns;
         snprintf(name, sizeof name, "picture %u", i);

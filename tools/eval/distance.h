@@ -1,6 +1,6 @@
-/* How far two sets of pictures are apart, in the features of a classifier: rows of d floats. None of this is "FID", which
- * means the features of one particular network. Sums over pictures take multiplicities, so that a bootstrap resample
- * costs no copies. */
+/* How far two sets of pictures are apart, in the features of a classifier: rows of d floats. None of this is "FID",
+ * which means the features of one particular network. Sums over pictures take multiplicities, so that a bootstrap
+ * resample costs no copies. */
 #ifndef BB_TOOLS_EVAL_DISTANCE_H
 #define BB_TOOLS_EVAL_DISTANCE_H
 
@@ -20,11 +20,11 @@ void bb_kernel(bb_par *par, const float *x, size_t n, const float *y, size_t m, 
 double bb_mmd(const float *xx, const float *yy, const float *xy, const uint32_t *wx, size_t n, const uint32_t *wy,
               size_t m);
 
-/* Manifold of x by nearest neighbours (Kynkäänniemi et al. 2019): radius2[i] is the squared distance of row i to its k-th
- * nearest other row. k < n, k ≤ 8. */
+/* Manifold of x by nearest neighbours (Kynkäänniemi et al. 2019): radius2[i] is the squared distance of row i to its
+ * k-th nearest other row. k < n, k ≤ 8. */
 void bb_radii(bb_par *par, const float *x, size_t n, uint32_t d, uint32_t k, float *radius2);
-/* inside[j] = 1 if y[j] lies within the radius of any row of x. Its mean is precision for generated y and real x, recall
- * the other way round. */
+/* inside[j] = 1 if y[j] lies within the radius of any row of x. Its mean is precision for generated y and real x,
+ * recall the other way round. */
 void bb_inside(bb_par *par, const float *x, const float *radius2, size_t n, const float *y, size_t m, uint32_t d,
                uint8_t *inside);
 

@@ -84,7 +84,8 @@ static bb_status open_all_records(bb_evaluation *e, bb_error *err)
     bb_sha256((const uint8_t *)both, strlen(both), key);
     BB_TRY(make_folder(e, err));
     BB_TRY(open_records(e, &e->teacher, e->paint_reference.key, "pictures", e->images, bytes, err));
-    if (same_pictures(e)) BB_TRY(bb_records_open(&e->pictures, NULL, e->paint_packed.key, e->images, (uint32_t)bytes, err));
+    if (same_pictures(e))
+        BB_TRY(bb_records_open(&e->pictures, NULL, e->paint_packed.key, e->images, (uint32_t)bytes, err));
     else BB_TRY(open_records(e, &e->pictures, e->paint_packed.key, "pictures", e->images, bytes, err));
     if (e->floor) BB_TRY(open_records(e, &e->other, e->paint_floor.key, "pictures", e->images, bytes, err));
     if (!e->traced) return BB_OK;
@@ -112,8 +113,8 @@ static bb_status draw(bb_evaluation *e, bb_error *err)
     bb_trace trace = {&e->paint_reference, &e->paint_packed};
     const double begun = bb_now();
     if (e->traced) {
-        BB_TRY(bb_records_fill(&e->traces, e->traced, par, &e->ranks, "drawing both (pictures)", e->quiet, bb_trace_paint,
-                               &trace, err));
+        BB_TRY(bb_records_fill(&e->traces, e->traced, par, &e->ranks, "drawing both (pictures)", e->quiet,
+                               bb_trace_paint, &trace, err));
         reuse_traced(e);
     }
     BB_TRY(bb_records_fill(&e->teacher, e->images, par, &e->ranks, "drawing float (pictures)", e->quiet, bb_paint,
@@ -134,28 +135,35 @@ static bb_status draw(bb_evaluation *e, bb_error *err)
 
 /* ---- features ---- */
 
+/* The shipped one, in the source folder that the build folder lies in, or that bitbrush was started in. */
+static bb_status find_classifier(char *path, size_t size, bb_error *err)
+{
+    static const char name[] = "models/fashion-classifier.safetensors";
+    char folder[4000];
+    bool found = bb_program_folder(folder, sizeof folder - 4);
+    if (found) found = bb_path_join(path, size, strcat(folder, "/.."), name) && bb_path_exists(path);
+    if (!found) snprintf(path, size, "%s", name);
+    return bb_path_exists(path) ? BB_OK
+                                : bb_fail(err, BB_ERR_OPTION, "--classifier FILE is missing: %s is neither above the "
+                                          "program's folder nor in this one", name);
+}
+
 static bb_status open_classifier(bb_evaluation *e, bb_error *err)
 {
     const bb_info *info = &e->reference.model->pack.info;
-    char program[4000], path[4096];
+    char path[4096];
     if (!e->real && !e->classifier) return BB_OK;
-    if (!e->classifier) {
-        if (!bb_program_folder(program, sizeof program)) strcpy(program, ".");
-        if (!bb_path_join(path, sizeof path, program, "../models/fashion-classifier.safetensors") || !bb_path_exists(path))
-            return bb_fail(err, BB_ERR_OPTION, "--classifier FILE is missing: models/fashion-classifier.safetensors is not "
-                                               "beside the program's folder");
-        e->classifier = path;
-    }
-    bb_status status = bb_classifier_open(&e->network, e->classifier, err);
-    if (e->classifier == path) e->classifier = NULL;
-    BB_TRY(status);
+    if (!e->classifier) BB_TRY(find_classifier(path, sizeof path, err));
+    BB_TRY(bb_classifier_open(&e->network, e->classifier ? e->classifier : path, err));
     if (info->channels != 1 || info->width != BB_CLASSIFIER_SIDE || info->height != BB_CLASSIFIER_SIDE)
-        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: the classifier sees grey pictures of %u×%u pixels, this model draws "
-                       "others; leave --real and --classifier out", e->model, BB_CLASSIFIER_SIDE, BB_CLASSIFIER_SIDE);
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: the classifier sees grey pictures of %u×%u pixels, this model "
+                       "draws others; leave --real and --classifier out", e->model, BB_CLASSIFIER_SIDE,
+                       BB_CLASSIFIER_SIDE);
     return BB_OK;
 }
 
-static bb_status see(bb_evaluation *e, const uint8_t *pictures, uint32_t n, float **features, uint8_t **found, bb_error *err)
+static bb_status see(bb_evaluation *e, const uint8_t *pictures, uint32_t n, float **features, uint8_t **found,
+                     bb_error *err)
 {
     *features = malloc((size_t)n * BB_CLASSIFIER_FEATURES * sizeof **features);
     if (found) *found = malloc(n);

@@ -1,4 +1,4 @@
-/* A packed model against its float one and against real pictures: what is drawn, kept and measured for `bitbrush eval`. */
+/* A packed model against its float one and against real pictures: what `bitbrush eval` draws, keeps and measures. */
 #ifndef BB_TOOLS_EVAL_EVALUATION_H
 #define BB_TOOLS_EVAL_EVALUATION_H
 

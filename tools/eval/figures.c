@@ -11,8 +11,8 @@
 
 enum { D = BB_CLASSIFIER_FEATURES };
 
-const char *const bb_figure_key[BB_FIGURES] = {"psnr", "ssim", "eps", "eps_first5", "distance_teacher", "distance", "kid",
-                                               "precision", "recall", "accuracy"};
+const char *const bb_figure_key[BB_FIGURES] = {"psnr", "ssim", "eps", "eps_first5", "distance_teacher", "distance",
+                                               "kid", "precision", "recall", "accuracy"};
 const char *const bb_figure_text[BB_FIGURES] = {
     "PSNR to the float model's pictures, dB", "SSIM to them", "relative epsilon error", "the same, first 5 steps",
     "Fréchet distance to the float model's", "Fréchet distance to real ones", "kernel distance to real ones × 1000",
@@ -166,7 +166,8 @@ static void measure(const bb_figures *f, const bb_shown *s, const sample *w, dou
     if (!f->real) return;
     out[BB_FIGURE_DISTANCE] = distance(w, OWN, REAL);
     if (!s->inside) return;
-    out[BB_FIGURE_KID] = 1000 * bb_mmd(s->kernel, f->real_kernel, s->kernel_real, w->drawn, kid_n(f), w->real, kid_real_n(f));
+    out[BB_FIGURE_KID] = 1000 * bb_mmd(s->kernel, f->real_kernel, s->kernel_real, w->drawn, kid_n(f), w->real,
+                                       kid_real_n(f));
     out[BB_FIGURE_PRECISION] = share_of(s->inside, w->drawn, manifold_n(f));
     out[BB_FIGURE_RECALL] = share_of(s->covers, w->real, manifold_n(f));
 }

@@ -1,5 +1,5 @@
-/* The figures of a set of pictures, each with a 95 % interval. A column stands for one set: the packed model's, the float
- * model's own, and the float model's with other seeds, which is what no difference between models can fall below. */
+/* The figures of a set of pictures, each with a 95 % interval. A column stands for one set: the packed model's, the
+ * float model's own, and the float model's with other seeds, which is what no difference between models falls below. */
 #ifndef BB_TOOLS_EVAL_FIGURES_H
 #define BB_TOOLS_EVAL_FIGURES_H
 
@@ -9,7 +9,8 @@
 typedef enum bb_figure {
     BB_FIGURE_PSNR,             /* dB, from the mean squared error over all pictures; infinite for the same pictures */
     BB_FIGURE_SSIM,
-    BB_FIGURE_EPS, BB_FIGURE_FIRST5, /* relative error of the guided epsilon: mean over steps but the last; of the first 5 */
+    BB_FIGURE_EPS,              /* relative error of the guided epsilon: mean over all steps but the last */
+    BB_FIGURE_FIRST5,           /* the same over the first 5 */
     BB_FIGURE_DISTANCE_TEACHER, /* Fréchet, to the float model's pictures from the same seeds */
     BB_FIGURE_DISTANCE, BB_FIGURE_KID, BB_FIGURE_PRECISION, BB_FIGURE_RECALL, /* to real pictures */
     BB_FIGURE_ACCURACY,         /* share that the classifier takes for the class asked for */

@@ -48,7 +48,8 @@ static bb_status open_sessions(bb_painter *p, bb_error *err)
     BB_TRY(bb_session_size(p->host->model, &p->req, &bytes, err));
     for (uint32_t t = 0; t < p->threads; t++) {
         p->workspace[t] = malloc(bytes);
-        if (!p->workspace[t]) return bb_fail(err, BB_ERR_SPACE, "out of memory: the drawing needs %z bytes a thread", bytes);
+        if (!p->workspace[t])
+            return bb_fail(err, BB_ERR_SPACE, "out of memory: the drawing needs %z bytes a thread", bytes);
         BB_TRY(bb_session_init(p->host->model, &p->req, p->workspace[t], bytes, &p->session[t], err));
     }
     bb_stats_get(p->session[0], &stats);
@@ -128,7 +129,8 @@ static void compare(const moment *at, const float *x, size_t n, uint32_t channel
     for (size_t k = 0; k < n; k++) {
         const size_t from = k / channels * out_channels + k % channels;
         const float seen = x[k] / at->divisor;
-        const float ea = bb_predict_eps(&at->predictor, seen, a[from]), eb = bb_predict_eps(&at->predictor, seen, b[from]);
+        const float ea = bb_predict_eps(&at->predictor, seen, a[from]);
+        const float eb = bb_predict_eps(&at->predictor, seen, b[from]);
         const double d = (double)ea - eb;
         *error += d * d;
         *power += (double)ea * ea;
@@ -168,8 +170,8 @@ bb_status bb_trace_paint(void *user, uint32_t i, uint32_t thread, uint8_t *recor
     double *sums = calloc(2 * (size_t)n, sizeof *sums);
     bb_status status = plan && before && sums ? BB_OK : BB_ERR_SPACE;
     if (status == BB_OK)
-        status = bb_sampler_plan_init(plan, &t->reference->host->model->pack.schedule, req->sampler, req->steps, req->eta,
-                                      err);
+        status = bb_sampler_plan_init(plan, &t->reference->host->model->pack.schedule, req->sampler, req->steps,
+                                      req->eta, err);
     if (status >= 0) status = begin(t->reference, i, thread);
     if (status >= 0) status = begin(t->model, i, thread);
     if (status >= 0) status = trace_steps(t, plan, thread, before, sums, sums + n);

@@ -33,8 +33,8 @@ BB_INLINE size_t bb_painter_bytes(const bb_info *info)
 /* user: bb_painter. record: the picture. */
 bb_status bb_paint(void *user, uint32_t i, uint32_t thread, uint8_t *record, bb_error *err);
 
-/* Along the reference's own trajectory both predict, guided and as epsilon. user: bb_trace; record: double [evaluations]
- * squared differences, double [evaluations] squares of the reference's, then the reference's picture. */
+/* Along the reference's own trajectory both predict, guided and as epsilon. user: bb_trace; record: double
+ * [evaluations] squared differences, double [evaluations] squares of the reference's, then the reference's picture. */
 typedef struct bb_trace { bb_painter *reference, *model; } bb_trace;
 bb_status bb_trace_paint(void *user, uint32_t i, uint32_t thread, uint8_t *record, bb_error *err);
 

@@ -58,7 +58,11 @@ static int width_of(const char *text)
     return n;
 }
 
-static void pad(const char *text, int width) { printf("%s%*s", text, width > width_of(text) ? width - width_of(text) : 0, ""); }
+static void pad(const char *text, int width)
+{
+    const int left = width - width_of(text);
+    printf("%s%*s", text, left > 0 ? left : 0, "");
+}
 
 static void head_line(const bb_evaluation *e)
 {
@@ -227,7 +231,8 @@ bb_status bb_write_json(const bb_evaluation *e, const bb_versus *v, bb_error *er
     bb_print_json(f, e, v, true);
     bool ok = !ferror(f);
     ok = fclose(f) == 0 && ok;
-    bb_status status = ok ? bb_file_write(e->out, text, size, err) : bb_fail(err, BB_ERR_SPACE, "%s: out of memory", e->out);
+    bb_status status = ok ? bb_file_write(e->out, text, size, err)
+                          : bb_fail(err, BB_ERR_SPACE, "%s: out of memory", e->out);
     free(text);
     return status;
 }

@@ -65,7 +65,8 @@ static bb_status load(bb_records *r, uint32_t count, bb_error *err)
     return status;
 }
 
-bb_status bb_records_open(bb_records *r, const char *path, const char *key, uint32_t count, uint32_t size, bb_error *err)
+bb_status bb_records_open(bb_records *r, const char *path, const char *key, uint32_t count, uint32_t size,
+                          bb_error *err)
 {
     *r = (bb_records){.size = size, .written = bb_now()};
     snprintf(r->key, sizeof r->key, "%s", key);

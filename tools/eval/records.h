@@ -18,7 +18,8 @@ typedef struct bb_records {
 
 /* key: SHA-256 as text. Goes on from the file if there is one with this key and size; what is wrong with a file is said
  * on stderr and is no error. path NULL: in memory only. bb_records_close works after failures, too. */
-bb_status bb_records_open(bb_records *r, const char *path, const char *key, uint32_t count, uint32_t size, bb_error *err);
+bb_status bb_records_open(bb_records *r, const char *path, const char *key, uint32_t count, uint32_t size,
+                          bb_error *err);
 void bb_records_close(bb_records *r);
 /* The first n records are there. */
 bool bb_records_whole(const bb_records *r, uint32_t n);
@@ -26,8 +27,8 @@ bool bb_records_whole(const bb_records *r, uint32_t n);
 /* Makes one record; thread: a number below the pool's threads. */
 typedef bb_status bb_record_fn(void *user, uint32_t i, uint32_t thread, uint8_t *record, bb_error *err);
 /* Makes those of the first n that are missing, shared out over ranks and threads; all ranks call it. Rank 0 has all of
- * them afterwards and writes the file every 20 seconds and at the end. BB_ERR_CANCELLED when a signal came while signals
- * were held: what was finished is kept. */
+ * them afterwards and writes the file every 20 seconds and at the end. BB_ERR_CANCELLED when a signal came while
+ * signals were held: what was finished is kept. */
 bb_status bb_records_fill(bb_records *r, uint32_t n, bb_par *par, const bb_ranks *ranks, const char *what, bool quiet,
                           bb_record_fn *fn, void *user, bb_error *err);
 

@@ -90,7 +90,8 @@ static bb_status open_all(school *s, bb_error *err)
     start_weights(s);
     BB_TRY(open_optim(s, err));
     s->logits = bb_graph_find_output(&s->builder.graph, "logits");
-    const bb_tape_options opt = {.graph = &s->builder.graph, .bind = {{1, BATCH, SIDE, SIDE, 1, 1}}, .params = &s->params,
+    const bb_tape_options opt = {.graph = &s->builder.graph, .bind = {{1, BATCH, SIDE, SIDE, 1, 1}},
+                                 .params = &s->params,
                                  .dnn = s->dnn, .ops = s->ops, .bf16 = true, .last_f32 = true, .backward = true};
     BB_TRY(bb_tape_new(&s->tape, &opt, err));
     bb_tape_weights(s->tape);

@@ -32,8 +32,8 @@ static bb_status check_same(const bb_json *j, const char *path, const bb_evaluat
     for (size_t i = 0; i < BB_COUNT(same); i++)
         if (fabs(member(j, 0, same[i].key) - same[i].ours) > 1e-6 * fabs(same[i].ours) ||
             isnan(member(j, 0, same[i].key)))
-            return bb_fail(err, BB_ERR_OPTION, "--versus %s: has another \"%s\" than this evaluation, or was not written by "
-                           "bitbrush eval -o", path, same[i].key);
+            return bb_fail(err, BB_ERR_OPTION, "--versus %s: has another \"%s\" than this evaluation, or was not "
+                           "written by bitbrush eval -o", path, same[i].key);
     if (!bb_json_equals(j, bb_json_member(j, 0, "sampler"), bb_sampler_name(e->sampler)))
         return bb_fail(err, BB_ERR_OPTION, "--versus %s: has another \"sampler\" than this evaluation", path);
     const uint32_t network = bb_json_member(j, 0, "classifier");
