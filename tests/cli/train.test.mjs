@@ -56,6 +56,8 @@ test('train makes a folder that the other commands open', options, () => {
   assert.equal(scheduler.prediction_type, 'v_prediction');
   assert.equal(scheduler.beta_schedule, 'squaredcos_cap_v2');
   assert.equal(scheduler.clip_sample, false);
+  const index = JSON.parse(readFileSync(join(whole, 'model_index.json'), 'utf8'));
+  assert.deepEqual(index.scheduler, ['diffusers', 'DDIMScheduler']);
   const png = join(folder(), 'x.png');
   ok('generate', whole, '-o', png, '--label', '1', '--steps', '2', '--json');
   assert.ok(existsSync(png));

@@ -13,6 +13,7 @@ static int run(const bb_command *c, int argc, char **argv)
     return bb_cli_fail(&err);
 }
 
-const bb_command bb_command_train = {"train", "OUT", "a diffusion model from pictures (not in this build)", run};
+const bb_command bb_command_train = {"train", "-o FOLDER --data PATH --config FILE", "a diffusion model from "
+                                     "pictures (not in this build)", run};
 const bb_command bb_command_distill = {"distill", "MODEL -o OUT", "a model at few bits learns from its original (not "
                                        "in this build)", run};

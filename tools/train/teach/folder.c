@@ -7,6 +7,7 @@
 #include "import/safetensors.h"
 #include "make.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -137,19 +138,21 @@ static bb_status weights_file(const bb_pipeline *pipe, const bb_params *p, const
     return status;
 }
 
-static const char model_index[] =
+static const char model_index_format[] =
     "{\n"
     "  \"_class_name\": \"DDIMPipeline\",\n"
     "  \"_diffusers_version\": \"0.27.2\",\n"
-    "  \"scheduler\": [\n    \"diffusers\",\n    \"DDIMScheduler\"\n  ],\n"
+    "  \"scheduler\": [\n    \"diffusers\",\n    \"%s\"\n  ],\n"
     "  \"unet\": [\n    \"diffusers\",\n    \"UNet2DModel\"\n  ]\n"
     "}\n";
 
 bb_status bb_pipeline_put(const bb_pipeline *p, const bb_params *params, const float *w, uint32_t dtype,
                           const char *path, bb_error *err)
 {
+    char model_index[sizeof model_index_format + sizeof p->scheduler_class];
     uint8_t *bytes = NULL;
     size_t n = 0;
+    snprintf(model_index, sizeof model_index, model_index_format, p->scheduler_class);
     BB_TRY(weights_file(p, params, w, dtype, &bytes, &n, err));
     bb_status status = bb_batch_folder(path, err);
     if (status == BB_OK) status = make_folder(path, "unet", err);

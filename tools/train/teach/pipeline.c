@@ -111,6 +111,8 @@ static bb_status read_schedule(bb_pipeline *p, const char *path, bb_error *err)
     bb_status status = bb_json_parse(&j, p->scheduler, n, tokens, scratch) && bb_json_is_object(&j, 0) ? BB_OK
         : bb_fail(err, BB_ERR_CORRUPT, "%s: not JSON", path);
     if (status == BB_OK) status = bb_scheduler_read(&p->schedule, &j, 0, path, err);
+    if (status == BB_OK)
+        bb_json_string(&j, bb_json_member(&j, 0, "_class_name"), p->scheduler_class, sizeof p->scheduler_class);
     free(tokens);
     if (status == BB_OK && p->schedule.variance >= BB_VARIANCE_LEARNED)
         return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: \"variance_type\" is learned; there is no loss for that", path);

@@ -28,6 +28,7 @@ typedef struct bb_pipeline {
     bb_unet2d_facts facts;
     bb_schedule schedule;
     bb_labels labels;
+    char scheduler_class[64];     /* such as "DDIMScheduler" */
     char *config, *scheduler, *labels_text; /* the folder's JSON texts; the last is NULL without classes */
 } bb_pipeline;
 
