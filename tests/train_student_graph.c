@@ -48,6 +48,7 @@ static bool open_network(network *n, const student_case *c, bb_student_options o
     bb_status status = bb_student_bind(n->s, &tape.bind, dnn, ops, &n->params, &layers, &err);
     tape.params = n->params;
     tape.layers = layers;
+    tape.ops = bb_student_ops(n->s);
     if (status >= 0) status = bb_tape_new(&n->tape, &tape, &err);
     CHECK(status == BB_OK, "%s: %s", c->name, err.text);
     if (status == BB_OK) bb_tape_weights(n->tape);
@@ -117,7 +118,7 @@ static void watch(void *user, const bb_run *run, uint32_t value)
     if (!w->n || value < g->n_inputs) return;
     const bb_student_op *o = &w->n->s->at_op[value - g->n_inputs];
     const bb_op *op = &g->ops[value - g->n_inputs];
-    if (o->s && o->leader == o->op)
+    if (o->s && o->matrix != BB_NONE && o->leader == o->op)
         count_codes(w, run, o, run->pack->weights[op->weight[0]].layer, run->at[op->in[0]]);
 }
 

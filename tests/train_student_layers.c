@@ -264,6 +264,7 @@ static void observe(void *user, const bb_run *run, uint32_t value)
     if (value < g->n_inputs || !b->layers[value - g->n_inputs].forward) return;
     const uint32_t op = value - g->n_inputs;
     const bb_student_op *o = &b->s->at_op[op];
+    if (o->matrix == BB_NONE) return;
     layer_case l = {.b = b, .op = op, .without_bias = g->ops[op],
                     .layer = run->pack->weights[g->ops[op].weight[0]].layer, .m = &b->s->matrices[o->matrix], .in = run->shapes[g->ops[op].in[0]], .out = run->shapes[value]};
     l.without_bias.weight[1] = BB_NONE;

@@ -59,8 +59,8 @@ static bb_status open_network(bb_distill *d, bb_error *err)
     d->out = bb_graph_find_output(g, "sample");
     bb_bindings bind = {{1, d->items, info->height, info->width, 1, 1}};
     BB_TRY(bb_student_bind(d->student, &bind, d->dnn, d->ops, &d->params, &layers, err));
-    bb_tape_options tape = {.graph = d->params->graph, .bind = bind, .params = d->params, .dnn = d->dnn, .ops = d->ops,
-                            .bf16 = bb_dnn_bf16(d->dnn), .last_f32 = true, .backward = true,
+    bb_tape_options tape = {.graph = d->params->graph, .bind = bind, .params = d->params, .dnn = d->dnn,
+                            .ops = bb_student_ops(d->student), .last_f32 = true, .backward = true,
                             .keep = &d->teacher.feature_value, .n_keep = d->teacher.feature_value != BB_NONE,
                             .layers = layers};
     BB_TRY(bb_tape_bytes(&tape, &d->network_bytes, err));

@@ -54,6 +54,9 @@ typedef struct bb_ops {
     /* Of logits: Σ over rows of KL(softmax(teacher) ‖ softmax(student)), in nats. student becomes its gradient,
      * weight · (softmax(student) − softmax(teacher)); teacher what was of use on the way. */
     double (*softmax_kl)(size_t rows, uint32_t n, float *teacher, float *student, float weight);
+    /* NULL: by products and softmax, as the tape does it. f32 only. */
+    void (*attention_forward)(const bb_op *op, bb_shape query, bb_shape key, const float *q, const float *k,
+                              const float *v, float *y);
     void (*modulate_forward)(uint32_t items, uint32_t pixels, uint32_t channels, const float *x, const float *scale,
                              const float *shift, float *y);
     void (*modulate_backward)(uint32_t items, uint32_t pixels, uint32_t channels, const float *x, const float *scale,

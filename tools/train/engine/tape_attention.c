@@ -60,6 +60,12 @@ void bb_tape_attention_forward(bb_tape *t, uint32_t i)
     bb_matmul_run(m[BB_PRODUCT_SCORES], bb_tape_operand(t, i, 0), bb_tape_operand(t, i, 1), scores);
     if (node->bf16) t->opt.ops->softmax_to_bf16(score_rows(t, i), keys_of(t, i), scores, p);
     else t->opt.ops->softmax_forward(score_rows(t, i), keys_of(t, i), p);
+    if (!node->bf16 && t->opt.ops->attention_forward) {
+        t->opt.ops->attention_forward(&t->plan.graph->ops[i], bb_tape_in_shape(t, i, 0), bb_tape_in_shape(t, i, 1),
+                                      bb_tape_operand(t, i, 0), bb_tape_operand(t, i, 1), bb_tape_operand(t, i, 2),
+                                      bb_tape_y(t, i));
+        return;
+    }
     bb_matmul_run(m[BB_PRODUCT_RESULT], p, bb_tape_operand(t, i, 2), bb_tape_y(t, i));
 }
 

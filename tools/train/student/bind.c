@@ -44,7 +44,7 @@ static uint32_t leader_of(const bb_student *s, uint32_t op)
     const bb_op *ops = s->pack->graph.ops;
     const bb_layer *layer = s->pack->weights[ops[op].weight[0]].layer;
     for (uint32_t i = 0; i < op; i++)
-        if (s->at_op[i].s && ops[i].in[0] == ops[op].in[0] &&
+        if (s->at_op[i].s && s->at_op[i].matrix != BB_NONE && ops[i].in[0] == ops[op].in[0] &&
             s->pack->weights[ops[i].weight[0]].layer->quantizer == layer->quantizer)
             return i;
     return op;
@@ -77,6 +77,22 @@ static bb_status bind_op(bb_student *s, uint32_t i, const bb_shape *shapes, bb_e
     return BB_OK;
 }
 
+/* The convolution that reads the graph's input, if it is one of floats: so that the first codes are core's. */
+static bb_status bind_first(bb_student *s, uint32_t i, const bb_shape *shapes, bb_error *err)
+{
+    const bb_graph *g = &s->pack->graph;
+    const bb_op *op = &g->ops[i];
+    const bb_shape x = shapes[op->in[0]], y = shapes[bb_op_value(g, i)];
+    bb_student_op *o = &s->at_op[i];
+    *o = (bb_student_op){.s = s, .op = i, .matrix = BB_NONE, .leader = BB_NONE, .items = x.n, .pixels = x.h * x.w,
+                         .out_pixels = y.h * y.w};
+    const bb_conv_shape shape = shape_of(op, x, y.c, x.c);
+    BB_TRY(bb_conv_new(&o->backward, s->dnn, &shape, false, BB_DNN_WEIGHTS, err));
+    s->layers[i] = (bb_tape_layer){.self = o, .forward = bb_student_float_forward,
+                                   .backward = bb_student_float_backward};
+    return BB_OK;
+}
+
 typedef struct sizes { size_t operand, dy, sums, dx, dw, turned, block_sums; } sizes;
 
 static void raise(size_t *most, size_t to)
@@ -90,7 +106,7 @@ static sizes measure(const bb_student *s)
     sizes z = {0};
     for (uint32_t i = 0; i < s->pack->graph.n_ops; i++) {
         const bb_student_op *o = &s->at_op[i];
-        if (!o->s) continue;
+        if (!o->s || o->matrix == BB_NONE) continue;
         const bb_student_matrix *m = &s->matrices[o->matrix];
         const bb_quantizer *q = m->from->quantizer;
         const size_t in = (size_t)o->items * o->pixels, out = (size_t)o->items * o->out_pixels;
@@ -135,7 +151,9 @@ static bb_status bind_ops(bb_student *s, const bb_bindings *bind, bb_error *err)
         const bb_op *op = &g->ops[i];
         if ((op->kind == BB_OP_CONV2D || op->kind == BB_OP_LINEAR) && s->pack->weights[op->weight[0]].layer)
             BB_TRY(bind_op(s, i, shapes, err));
+        else if (op->kind == BB_OP_CONV2D && op->in[0] < g->n_inputs) BB_TRY(bind_first(s, i, shapes, err));
     }
+    bb_student_exact(&s->exact, s->ops, s->loops, g, shapes);
     return take_scratch(s, err);
 }
 
@@ -158,6 +176,8 @@ bb_status bb_student_bind(bb_student *s, const bb_bindings *bind, bb_dnn *dnn, c
     bb_student_changed(s);
     return BB_OK;
 }
+
+const bb_ops *bb_student_ops(const bb_student *s) { return &s->exact; }
 
 /* A segment's channels of all levels, into the scratch of the gradients. */
 static const float *slice(const bb_student *s, const bb_student_matrix *m, uint32_t first, uint32_t channels)

@@ -2,6 +2,7 @@
 #ifndef BB_TRAIN_STUDENT_LAYER_H
 #define BB_TRAIN_STUDENT_LAYER_H
 
+#include "kernels/kernels.h"
 #include "make/blocks.h"
 #include "quant/quant.h"
 #include "train/student/loops.h"
@@ -40,7 +41,7 @@ typedef struct bb_student_matrix {
 /* An op of the graph with a quantized weight, at a tape's sizes. */
 typedef struct bb_student_op {
     bb_student *s;
-    uint32_t op, matrix;
+    uint32_t op, matrix;     /* matrix: BB_NONE: the graph's first convolution, of floats */
     uint32_t leader;         /* the first op that reads this value by this quantizer: it makes and keeps the codes */
     uint32_t items, pixels, out_pixels; /* pixels: of an item */
     bb_conv *forward[BB_MAX_SEGMENTS];  /* one a segment */
@@ -60,6 +61,7 @@ struct bb_student {
     /* since bb_student_bind */
     bb_dnn *dnn;
     const bb_ops *ops;
+    bb_ops exact;            /* the same with core's forward passes */
     const bb_student_loops *loops;
     bool bf16;
     bb_student_op *at_op;    /* [n_ops]; s NULL: not quantized */
@@ -99,6 +101,13 @@ size_t bb_student_float_row(const bb_student *s, uint32_t slot);
 /* bind.c */
 void bb_student_unbind(bb_student *s);
 void bb_student_pack(bb_student *s, uint32_t matrix); /* s->level into the convolutions of a matrix, if bound */
+
+/* exact.c: ops whose forward passes are core's kernels; and the convolution of the graph's input likewise. */
+#define BB_STUDENT_HEAD 256u /* channels of an attention head at most; else the trainer's own attention */
+void bb_student_exact(bb_ops *out, const bb_ops *ops, const bb_student_loops *loops, const bb_graph *g,
+                      const bb_shape *shapes);
+void bb_student_float_forward(void *self, const bb_layer_pass *pass);
+void bb_student_float_backward(void *self, const bb_layer_pass *pass);
 
 /* op.c: forward and backward of a layer. */
 void bb_student_op_forward(void *self, const bb_layer_pass *pass);

@@ -190,6 +190,16 @@ static void weight_grad(const bb_weight_grad_args *a)
     }
 }
 
+static void norm(size_t pixels, size_t channels, const float *x, const float *restrict mean, const float *restrict rstd,
+                 const float *restrict scale_of, const float *restrict shift, float *y)
+{
+    for (size_t p = 0; p < pixels; p++) {
+        const float *restrict from = x + p * channels;
+        float *restrict to = y + p * channels;
+        for (size_t i = 0; i < channels; i++) to[i] = ((from[i] - mean[i]) * rstd[i]) * scale_of[i] + shift[i];
+    }
+}
+
 static void combine(size_t count, size_t n, const float *x, size_t step, const float *row, float *y)
 {
     for (size_t first = 0; first < n; first += LANES) {
@@ -207,4 +217,4 @@ static void combine(size_t count, size_t n, const float *x, size_t step, const f
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 const bb_student_loops JOIN(bb_student_loops, BB_STUDENT_SET) = {levels, codes, operand, scale, output_grad, input_grad,
-                                                                 weight_grad, combine};
+                                                                 weight_grad, norm, combine};

@@ -84,6 +84,9 @@ typedef struct bb_student_loops {
     void (*output_grad)(const bb_output_grad_args *a);
     void (*input_grad)(const bb_input_grad_args *a);
     void (*weight_grad)(const bb_weight_grad_args *a);
+    /* y = ((x − mean)·rstd)·scale + shift by channels */
+    void (*norm)(size_t pixels, size_t channels, const float *x, const float *mean, const float *rstd,
+                 const float *scale, const float *shift, float *y);
     /* y[n] += Σ_i x[i·step]·row[i][n], i ascending */
     void (*combine)(size_t count, size_t n, const float *x, size_t step, const float *row, float *y);
 } bb_student_loops;

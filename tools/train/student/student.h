@@ -60,6 +60,9 @@ uint32_t bb_student_groups(const bb_student *s, const float factor[BB_STUDENT_KI
 /* For a tape of these sizes: its params and layers. One tape at a time. */
 bb_status bb_student_bind(bb_student *s, const bb_bindings *bind, bb_dnn *dnn, const bb_ops *ops, bb_params **params,
                           const bb_tape_layer **layers, bb_error *err);
+/* After bb_student_bind: the ops for its tape, whose forward passes have core's bits, so that as good as no code flips;
+ * the tape's own products should be f32 (bf16 = false) for the same reason. */
+const bb_ops *bb_student_ops(const bb_student *s);
 /* After w changed: clamps (Δ, δ > 0, z in range), weights become codes again, convolutions are repacked. */
 void bb_student_changed(bb_student *s);
 /* Share of weight codes that differ from the start's. */
