@@ -139,7 +139,7 @@ int __wrap_open(const char *path, int flags, ...)
 
 /* ---- one run ---- */
 
-static char dir[] = "/tmp/bitbrush-faults-XXXXXX";
+static char dir[40]; /* in memory where the system has that: files are synced by the thousand */
 static char in_checkpoint[64], in_float[64], in_model[64], in_tensors[64], in_page[64], in_data[64], out_dir[64];
 static char out_file[64], log_file[64], kept_file[96], trained_file[128];
 
@@ -192,7 +192,7 @@ static void empty_out_dir(void)
 static void child(const command *c, trap *t)
 {
     int argc = 0;
-    char *argv[20];
+    char *argv[22];
     argv[argc++] = (char *)(uintptr_t) "bitbrush";
     for (size_t i = 0; i < BB_COUNT(c->words) && c->words[i]; i++) argv[argc++] = (char *)(uintptr_t)c->words[i];
     argv[argc] = NULL;
@@ -457,12 +457,16 @@ int main(int argc, char **argv)
 {
     const char *only = argc > 1 ? argv[1] : NULL;
     trap *t = mmap(NULL, sizeof *t, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    snprintf(dir, sizeof dir, "%s/bitbrush-faults-XXXXXX", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
     if (t == MAP_FAILED || !mkdtemp(dir)) abort();
     make_inputs(t);
     const command commands[] = {
         {"import", {"import", in_checkpoint, "-o", out_file}, WRITES},
-        {"quantize", {"quantize", in_float, "-o", out_file, "--images", "1", "--steps", "1", "--quiet",
-                      "--threads", "2"}, WRITES},
+        /* Range search, refit and compensation take the most time and no memory of their own. */
+        {"quantize", {"quantize", in_float, "-o", out_file, "--images", "1", "--steps", "1", "--quiet", "--threads", "2",
+                      "--range", "minmax", "--refit", "0", "--compensation", "0"}, WRITES},
+        {"quantize-default", {"quantize", in_float, "-o", out_file, "--images", "1", "--steps", "1", "--quiet",
+                              "--threads", "2"}, WRITES},
         {"quantize-long", {"quantize", in_float, "-o", out_file, "--images", "2", "--steps", "1", "--threads", "1",
                            "--range", "minmax", "--refit", "0", "--compensation", "0"}, KEEPS},
         {"generate", {"generate", in_model, "-o", out_file, "--steps", "1", "--grid", "1x2", "--quiet", "--threads",
@@ -488,7 +492,8 @@ int main(int argc, char **argv)
         printf("%s: %u allocations, %u calls of the system\n", c->name, allocations, calls);
         CHECK(allocations > 2 && calls > (c->output == TIMES ? 0 : 4), "%s: the traps see nothing", c->name);
         const bool trains = c->output == TRAINS; /* each of whose runs takes some 50 ms: a sample of its calls */
-        fail_each(c, ALLOCATION, allocations, trains ? allocations / 40 : c->output == KEEPS ? 31 : 1, expected, t);
+        const bool known = strncmp(c->name, "quantize-", 9) == 0; /* they allocate as `quantize` does */
+        fail_each(c, ALLOCATION, allocations, trains ? allocations / 40 : known ? 31 : 1, expected, t);
         fail_each(c, SYSTEM, calls, trains ? calls / 40 : 1, expected, t);
         if (c->output > TIMES) signal_each(c, calls, trains ? calls / 16 : 1, expected, t);
         if (c->output > TIMES && !trains) signal_at_random(c, 20, expected, t);

@@ -146,8 +146,8 @@ export const mutants = [
   {
     name: 'gelu of negatives by the wrong tail',
     file: 'core/base/mathf.h',
-    find: 'return x * (x < 0 ? tail : 1.0f - tail);',
-    put: 'return x * (1.0f - tail);',
+    find: 'return x < 0 ? tail : 1.0f - tail;',
+    put: 'return 1.0f - tail;',
     by: ['mathf', 'kernelcheck'],
   },
   {
