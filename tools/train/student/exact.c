@@ -5,11 +5,13 @@
 
 #define CHUNK 16384u /* elements of a work item */
 
-static bb_kernels kernels; /* of the last student that was bound: all sets have the same bits */
-static bb_ops others;      /* the trainer's own: for what these do not do */
+/* Of the last student that was bound: ops are plain functions. All kernel sets have the same bits. */
+static bb_kernels kernels;
+static const bb_student_loops *norm_loops;
+static bb_ops others; /* the trainer's own: for what these do not do */
 
 /* As core/run has it: statistics, ((x − mean)·rstd)·scale + shift, then the activation. */
-static void norm_item(const bb_norm_args *a, uint32_t item, const bb_student_loops *loops)
+static void norm_item(const bb_norm_args *a, uint32_t item)
 {
     const size_t n = (size_t)a->pixels * a->channels, each = a->channels / a->groups;
     float *mean = a->scratch + (size_t)item * 2 * a->channels, *rstd = mean + a->channels;
@@ -21,13 +23,11 @@ static void norm_item(const bb_norm_args *a, uint32_t item, const bb_student_loo
         a->mean[item * a->groups + g] = mean[g * each];
         a->rstd[item * a->groups + g] = rstd[g * each];
     }
-    loops->norm(a->pixels, a->channels, x, mean, rstd, a->scale, a->shift, y);
+    norm_loops->norm(a->pixels, a->channels, x, mean, rstd, a->scale, a->shift, y);
     if (a->act == BB_ACT_SILU) kernels.silu(y, y, n);
     if (a->act == BB_ACT_GELU) kernels.gelu(y, y, n);
     if (a->act == BB_ACT_MISH) kernels.mish(y, y, n);
 }
-
-static const bb_student_loops *norm_loops;
 
 static void norm_forward(const bb_norm_args *a)
 {
@@ -36,7 +36,7 @@ static void norm_forward(const bb_norm_args *a)
         return;
     }
 #pragma omp parallel for schedule(static)
-    for (uint32_t item = 0; item < a->items; item++) norm_item(a, item, norm_loops);
+    for (uint32_t item = 0; item < a->items; item++) norm_item(a, item);
     if (a->y16) others.to_bf16((size_t)a->items * a->pixels * a->channels, a->y, a->y16);
 }
 
@@ -95,7 +95,12 @@ void bb_student_exact(bb_ops *out, const bb_ops *ops, const bb_student_loops *lo
                       const bb_shape *shapes)
 {
     bool fits = true;
-    bb_kernels_select(&kernels, bb_cpu_features());
+    uint32_t cpu = bb_cpu_features(); /* no more than --cpu has left to the trainer's ops */
+#ifdef BB_STUDENT_X86
+    if (loops == &bb_student_loops_avx2) cpu &= ~(uint32_t)BB_CPU_AVX512;
+    if (loops == &bb_student_loops_base) cpu = 0;
+#endif
+    bb_kernels_select(&kernels, cpu);
     others = *ops;
     norm_loops = loops;
     *out = *ops;
@@ -122,7 +127,8 @@ static void float_pixel(const bb_student_op *o, const bb_layer_pass *pass, uint3
     memset(y, 0, n * sizeof *y);
     for (uint32_t ky = 0; ky < op->conv.kh; ky++)
         for (uint32_t kx = 0; kx < op->conv.kw; kx++, w += (size_t)c * n) {
-            const uint32_t iy = oy * op->conv.stride + ky - op->conv.top, ix = ox * op->conv.stride + kx - op->conv.left;
+            const uint32_t iy = oy * op->conv.stride + ky - op->conv.top;
+            const uint32_t ix = ox * op->conv.stride + kx - op->conv.left;
             if (iy >= pass->in.h || ix >= pass->in.w) continue;
             s->loops->combine(c, n, pass->x + (((size_t)item * pass->in.h + iy) * pass->in.w + ix) * c, 1, w, y);
         }

@@ -138,6 +138,7 @@ bb_status bb_student_new(bb_student **out, const bb_student_options *opt, bb_err
     *s = (bb_student){.blocks = {.memory = bb_tools_memory}, .bound = {.memory = bb_tools_memory}, .opt = *opt,
                       .pack = &opt->packed->pack, .loops = &bb_student_loops_base, .filled = BB_NONE};
     if (!(s->opt.inside > 0)) s->opt.inside = BB_STUDENT_INSIDE;
+    if (s->opt.inside > 0.5f) s->opt.inside = 0.5f;
     bb_status status = build(s, err);
     if (status < 0) bb_student_free(s);
     else *out = s;

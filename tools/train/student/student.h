@@ -18,15 +18,15 @@
 #include "train/engine/tape.h"
 
 typedef enum bb_student_weights {
-    BB_STUDENT_FULL,        /* the latent weights themselves: the teacher's, moved into the cell of their packed level */
+    BB_STUDENT_FULL,        /* latent weights: the teacher's, moved into the cell of their packed level */
     BB_STUDENT_LORA_ZERO,   /* Q(W + B·A), B = 0 */
     BB_STUDENT_OOLRI_A,     /* Q(W + B·A), B·A from the SVD of W − Q(W) */
     BB_STUDENT_OOLRI_B,     /* Q(Q(W) + B·A): the default of low rank (mpq-dm §4.2) */
     BB_STUDENT_FROZEN,      /* scales only */
 } bb_student_weights;
 
-/* Codes that compensated rounding chose are worth keeping: from the cell's edge (0.001) the first update at gap/60 takes
- * half of them back, and the error of a W2A4 model's first step grows 140-fold (0.1: 3-fold, with the same updates). */
+/* Codes that compensated rounding chose are worth keeping: from the cell's edge (0.001) the first update at gap/60
+ * takes half of them back, and the error of a W2A4 model's first step grows 140-fold; with 0.1, 3-fold. */
 #define BB_STUDENT_INSIDE 0.1f
 
 typedef struct bb_student_options {
@@ -35,8 +35,8 @@ typedef struct bb_student_options {
     const bb_model *teacher;  /* the float model it was made from */
     uint32_t weights, rank;   /* bb_student_weights; 32 */
     uint64_t seed;            /* of A's random start */
-    float inside;             /* latent weights whose packed level is not their nearest begin this far inside its cell, in
-                                 distances between levels: 0.5 at most; 0: BB_STUDENT_INSIDE */
+    float inside;             /* latent weights whose packed level is not their nearest begin this far inside its cell,
+                                 in distances between levels: 0.5 at most; 0: BB_STUDENT_INSIDE */
     bool train_scales, train_activations; /* Δ; δ and z */
     bool train_float;         /* float layers, norms and biases, too */
     bool f32;                 /* operands stay f32 where bf16 would be multiplied: for comparisons */
