@@ -226,6 +226,7 @@ static bb_status make_intervals(const bb_figures *f, bb_column *c, bb_error *err
     for (uint32_t k = 0; k < BB_FIGURES; k++) {
         for (uint32_t r = 0; r < f->resamples; r++) draws[r] = c->draws[(r + 1) * BB_FIGURES + k];
         c->of[k] = bb_interval_of(c->draws[k], draws, f->resamples);
+        if (k >= BB_FIGURE_PRECISION && c->of[k].high > 1) c->of[k].high = 1; /* shares; the draws' move went too far */
     }
     free(draws);
     memmove(c->draws, c->draws + BB_FIGURES, f->resamples * BB_FIGURES * sizeof *c->draws);
