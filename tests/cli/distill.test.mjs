@@ -92,7 +92,8 @@ test('two processes are one with the doubled batch, to rounding', { skip }, t =>
   let n = 0;
   const alone = args => run('distill', small, '-o', join(out, `${n++}`), ...args, '--json', '--batch', '4');
   const pair = args => spawnSync('mpirun', ['--allow-run-as-root', '--oversubscribe', '-n', '2', tool,
-    'distill', small, '-o', join(out, `${n++}`), ...args, '--json', '--batch', '2'], { encoding: 'utf8', timeout: 600000 });
+    'distill', small, '-o', join(out, `${n++}`), ...args, '--json', '--batch', '2'],
+  { encoding: 'utf8', timeout: 600000 });
   /* Without learning the losses of eight updates are those of the pictures and steps drawn. */
   const still = ['--lr', '--scale-rate', '--step-rate', '--zero-rate', '--float-rate'].flatMap(rate => [rate, '0']);
   const drawn = [...quick.filter(word => word !== '--quiet'), ...still, '--updates', '8', '--checks', '1'];
