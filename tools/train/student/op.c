@@ -217,7 +217,6 @@ static void step_grads(const bb_student_op *o, const bb_layer_pass *pass)
 static void input_grads(const bb_student_op *o, const bb_layer_pass *pass)
 {
     const uint32_t n = o->items * blocks_of(o->pixels);
-    bb_conv_data(o->backward, o->s->dy, o->s->dx);
 #pragma omp parallel for schedule(static)
     for (uint32_t i = 0; i < n; i++) block_input_grad(o, pass, i);
     if (o->s->opt.train_activations) step_grads(o, pass);
@@ -230,11 +229,13 @@ void bb_student_op_backward(void *self, const bb_layer_pass *pass)
     const uint32_t bias = pass->op->weight[1];
     if (s->opt.train_float && bias != BB_NONE)
         s->ops->column_sums((size_t)o->items * o->out_pixels, matrix_of(o)->n, pass->dy, s->g + s->params.at[bias]);
+    const bool weights = s->opt.weights != BB_STUDENT_FROZEN || s->opt.train_scales;
+    const bool inputs = pass->dx || s->opt.train_activations;
     make_output_grad(o, pass);
-    if (s->opt.weights != BB_STUDENT_FROZEN || s->opt.train_scales) {
-        make_input(o, pass);
-        bb_conv_grad(o->backward, s->operand, s->dy, s->dw, false);
-        weight_grads(o);
-    }
-    if (pass->dx || s->opt.train_activations) input_grads(o, pass);
+    if (weights) make_input(o, pass);
+    if (weights || inputs)
+        bb_conv_backward(o->backward, weights ? s->operand : NULL, s->dy, inputs ? s->dx : NULL, weights ? s->dw : NULL,
+                         false);
+    if (weights) weight_grads(o);
+    if (inputs) input_grads(o, pass);
 }
