@@ -8,6 +8,7 @@
 
 enum { LARGEST_HEAD = 4 + 4 * 4 };
 #define LARGEST_DATA ((size_t)1 << 31)
+#define MOST_PACKED 1032 /* bytes that deflate makes of one, at most */
 
 /* The first `size` bytes of a file, packed or not, or all if there are fewer. */
 static bb_status read_front(const bb_file *file, const char *path, uint8_t *out, size_t size, size_t *got,
@@ -35,6 +36,12 @@ static size_t read_head(bb_idx *x, const uint8_t *head, size_t n)
     return 4 + 4 * (size_t)x->dims;
 }
 
+static bb_status wrong_length(const bb_idx *x, const char *path, const char *how, bb_error *err)
+{
+    return bb_fail(err, BB_ERR_CORRUPT, "%s: %s than the %z bytes that its header tells; get it again", path, how,
+                   x->size);
+}
+
 static bb_status read_all(bb_idx *x, const bb_file *file, const char *path, bb_error *err)
 {
     uint8_t head[LARGEST_HEAD];
@@ -43,12 +50,12 @@ static bb_status read_all(bb_idx *x, const bb_file *file, const char *path, bb_e
     const size_t skip = read_head(x, head, got);
     if (!skip)
         return bb_fail(err, BB_ERR_MAGIC, "%s: not an IDX file of unsigned bytes with 1 to 4 dimensions", path);
+    if (x->size / (bb_is_gzip(file) ? MOST_PACKED : 1) > file->size) return wrong_length(x, path, "shorter", err);
     uint8_t *all = malloc(skip + x->size + 1); /* one more, to see whether there is more */
     if (!all) return bb_fail(err, BB_ERR_SPACE, "%s: out of memory for %z bytes", path, x->size);
     bb_status status = read_front(file, path, all, skip + x->size + 1, &got, err);
     if (status == BB_OK && got != skip + x->size)
-        status = bb_fail(err, BB_ERR_CORRUPT, "%s: %s than the %z bytes that its header tells; get it again", path,
-                         got < skip + x->size ? "shorter" : "longer", x->size);
+        status = wrong_length(x, path, got < skip + x->size ? "shorter" : "longer", err);
     if (status == BB_OK) {
         memmove(all, all + skip, x->size);
         x->data = all;

@@ -15,7 +15,7 @@
 /* X(name) of every target. */
 #define FUZZ_TARGETS(X)                                                                                       \
     X(json) X(safetensors) X(pickle) X(torch) X(pack) X(graph) X(png) X(scheduler) X(labels) X(unet2d) X(checkpoint) \
-    X(lora) X(make) X(cli)
+    X(lora) X(idx) X(pictures) X(make) X(cli)
 #define FUZZ_DECLARE(name) FUZZ_TARGET(name);
 FUZZ_TARGETS(FUZZ_DECLARE)
 
@@ -95,5 +95,7 @@ FUZZ_MUTATOR(safetensors);
 FUZZ_MUTATOR(torch);
 FUZZ_MUTATOR(checkpoint);
 FUZZ_MUTATOR(lora);
+FUZZ_MUTATOR(idx);
+FUZZ_MUTATOR(pictures);
 
 #endif

@@ -3,6 +3,7 @@
 import { cpSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { deflateSync } from 'node:zlib';
 
 const repo = fileURLToPath(new URL('../../', import.meta.url)), out = process.argv[2];
 const read = name => readFileSync(join(repo, name));
@@ -135,6 +136,33 @@ put('checkpoint', 'bare', sections([config, weights, scheduler, labels, '']));
 put('checkpoint', 'pipeline', sections([config, weights, scheduler, labels,
   '{"_class_name":"DDPMPipeline","unet":["diffusers","UNet2DModel"],"scheduler":["diffusers","DDIMScheduler"]}']));
 put('checkpoint', 'defaults', sections([config, weights, '', '', '']));
+
+// ---- data sets: IDX, PNG files in a CSV ----
+const idx = (dims, bytes) => Buffer.concat([Buffer.from([0, 0, 8, dims.length]),
+  ...dims.map(n => Buffer.from([n >>> 24, n >>> 16, n >>> 8, n])), Buffer.from(bytes)]);
+const pixels = n => Array.from({ length: n }, (_, i) => i * 31 & 255);
+put('idx', 'two-parts', sections([idx([3, 2, 2], pixels(12)), idx([3], [0, 1, 2]), idx([1, 2, 2], pixels(4)),
+  idx([1], [2])]));
+put('idx', 'train-only', sections([idx([1, 3, 1], pixels(3)), idx([1], [200])]));
+put('idx', 'promises-much', sections([idx([1 << 15, 1 << 8, 1 << 8], []), idx([1 << 15], [])]));
+/** Without a checksum: stb's reader does not look at it. */
+const chunk = (type, data) =>
+  Buffer.concat([Buffer.from([0, 0, data.length >> 8, data.length]), Buffer.from(type), data, Buffer.alloc(4)]);
+/** type: PNG's 0 grey, 2 RGB, 3 palette; each line is a filter byte and its pixels. */
+const picture = (w, h, depth, type, lines, palette = [], interlace = 0) => Buffer.concat([
+  Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'),
+  chunk('IHDR', Buffer.from([0, 0, 0, w, 0, 0, 0, h, depth, type, 0, 0, interlace])),
+  ...palette.length ? [chunk('PLTE', Buffer.from(palette))] : [], chunk('IDAT', deflateSync(Buffer.from(lines.flat()))),
+  chunk('IEND', Buffer.alloc(0))]);
+const grey = picture(2, 2, 8, 0, [[0, 1, 200], [2, 3, 4]]), rgb = picture(1, 2, 8, 2, [[1, 9, 8, 7], [4, 1, 2, 3]]);
+put('pictures', 'grey', sections(['file,label\na.png,0\n"b.png",1\n', grey, picture(2, 2, 1, 0, [[0, 64], [0, 128]]),
+  '/d/a.png,1\n']));
+put('pictures', 'names', sections(['a.png,"a ""b"""\r\nb.png,boot\r\n', rgb, rgb, '/d/b.png,boot']));
+put('pictures', 'palette', sections(['a.png,7\n', picture(3, 2, 4, 3, [[0, 0x01, 0x20], [0, 0x12, 0]],
+  [1, 2, 3, 40, 50, 60, 9, 9, 9])]));
+put('pictures', 'interlaced', sections(['a.png,7\nb.png,7', picture(1, 1, 8, 0, [[0, 5]], [], 1),
+  picture(1, 1, 16, 0, [[0, 5, 6]])]));
+put('pictures', 'open-quote', sections(['a.png,"a""', grey]));
 
 // ---- requests to the quantizer ----
 const request = (...bytes) => Buffer.from([...bytes, ...Array(16).fill(0)].slice(0, 16));

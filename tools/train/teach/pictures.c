@@ -33,11 +33,12 @@ static char *take_field(char **at, bool last)
 {
     char *p = *at, *field = p, *to = p;
     if (*p == '"') {
-        for (p++; *p; p++) {
-            if (*p == '"' && *++p != '"') break;
-            *to++ = *p;
+        bool open = true;
+        for (p++; *p && open;) {
+            if (*p == '"' && *++p != '"') open = false;
+            else *to++ = *p++;
         }
-        if (!p[-1] || p[-1] != '"') return NULL; /* the closing quote is missing */
+        if (open) return NULL;
     } else {
         while (*p && *p != ',') *to++ = *p++;
     }
@@ -146,11 +147,24 @@ static bb_status read_labels(bb_data *d, const table *t, const bb_data *like, bb
 
 /* ---- pictures ---- */
 
+/* Chunks up to the last one lie in the file: stb takes memory for a chunk before it reads it. */
+static bool has_whole_chunks(const bb_file *f)
+{
+    for (size_t at = 8; f->size >= 12 && at <= f->size - 12;) {
+        const uint8_t *p = f->data + at;
+        const size_t n = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+        if (!memcmp(p + 4, "IEND", 4)) return true;
+        if (n > f->size - at - 12) return false;
+        at += 12 + n;
+    }
+    return false;
+}
+
 /* Sizes of the picture before its pixels are unpacked: the first one says what all must be. */
 static bb_status check_picture(bb_data *d, const char *path, const bb_file *f, bool first, bb_error *err)
 {
     int w = 0, h = 0, c = 0;
-    if (f->size > (1u << 30) || !stbi_info_from_memory(f->data, (int)f->size, &w, &h, &c))
+    if (f->size > (1u << 30) || !has_whole_chunks(f) || !stbi_info_from_memory(f->data, (int)f->size, &w, &h, &c))
         return bb_fail(err, BB_ERR_CORRUPT, "%s: not a PNG file, or damaged", path);
     if (c != 1 && c != 3)
         return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: has an alpha channel; flatten it to grey or RGB", path);
