@@ -236,7 +236,7 @@ static void test_facts(void)
                     "\"Shirt\",\"Sneaker\",\"Bag\",\"Ankle boot\"]");
     expect_metadata(&pack, "licence", "mit");
     expect_metadata(&pack, "source", "fashion");
-    expect_metadata(&pack, "source_sha256", "c3108ed0e480eecc2ae4b1b3738fd7f65e6b7f39a1046bbc54b27089cce84727");
+    expect_metadata(&pack, "source_sha256", "dafdef921f60e00a1de78d2119ad7cb4a84eea026875ef941206045ea81aa1da");
     expect_metadata(&pack, "command", "a \"command\"");
     free(scratch);
     free(memory);

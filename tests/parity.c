@@ -218,8 +218,8 @@ static void draw(model *m, const bb_safetensors *golden, bb_par *par)
 {
     static const uint64_t seeds[PICTURES] = {0};
     drawing d = {.x = channels_last(bb_safetensors_find(golden, "x")),
-                 .uncond = channels_last(bb_safetensors_find(golden, "eps_uncond")),
-                 .cond = channels_last(bb_safetensors_find(golden, "eps_cond"))};
+                 .uncond = channels_last(bb_safetensors_find(golden, "out_uncond")),
+                 .cond = channels_last(bb_safetensors_find(golden, "out_cond"))};
     float labels[PICTURES];
     bb_st_to_f32(bb_safetensors_find(golden, "class_labels"), labels);
     bb_request req = {.size_of = sizeof req, .steps = STEPS, .batch = PICTURES, .guidance = 2, .par = par};
