@@ -1,25 +1,9 @@
 /* The four files of an IDX folder through bb_data_open. Input: sections (fuzz.h) for the pictures and labels of the
  * train part, then of the test part. */
-#include "fuzz.h"
-
-#include "train/teach/data.h"
+#include "dataset.h"
 
 static const char *const names[] = {"train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
                                     "t10k-labels-idx1-ubyte"};
-
-/* What was accepted is all there: the digest reads every byte. */
-static bb_status open_part(bb_data *d, bool test, const bb_data *like)
-{
-    bb_error err = {0};
-    bb_status status = bb_data_open(d, "/d", test, like, &err);
-    fuzz_check_error(status, &err);
-    FUZZ_CHECK((status == BB_OK) == (d->pixels != NULL));
-    if (status < 0) return status;
-    char digest[65];
-    bb_data_sha256(d, digest);
-    for (uint32_t i = 0; i < d->count; i++) FUZZ_CHECK(d->label[i] < d->classes);
-    return status;
-}
 
 FUZZ_TARGET(idx)
 {
@@ -31,9 +15,9 @@ FUZZ_TARGET(idx)
         snprintf(path, sizeof path, "/d/%s", names[k]);
         fuzz_file(path, at, bytes);
     }
-    bb_status status = open_part(&train, false, NULL), second = BB_OK;
+    bb_status status = fuzz_open_data(&train, "/d", false, NULL), second = BB_OK;
     if (status == BB_OK && bb_data_has_test_part("/d")) {
-        second = open_part(&test, true, &train);
+        second = fuzz_open_data(&test, "/d", true, &train);
         if (second == BB_OK) bb_data_free(&test);
     }
     if (status == BB_OK) bb_data_free(&train);
