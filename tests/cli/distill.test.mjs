@@ -9,8 +9,9 @@ import { folder, model, ok, refused, repo, run } from './tool.mjs';
 const FAILED = 1, USAGE = 2;
 const small = join(repo, 'tests/golden/unet2d-class');
 const tool = join(resolve(process.env.BB_BUILD ?? join(repo, 'build')), 'bitbrush');
-const quantized = ['--wbits', '3', '--abits', '4', '--images', '1', '--steps', '4', '--null-label', '10', '--quiet'];
-const quick = [...quantized, '--trajectories', '4', '--batch', '2', '--threads', '1'];
+const bits = ['--wbits', '3', '--abits', '4', '--images', '1'];
+const sampled = ['--steps', '4', '--null-label', '10', '--quiet'], quantized = [...bits, ...sampled];
+const training = ['--trajectories', '4', '--batch', '2', '--threads', '1'], quick = [...quantized, ...training];
 const untrained = /built without training/;
 const skip = untrained.test(run('distill', small, '-o', '/nonexistent/x').stderr) && 'built without training';
 const bytes = path => readFileSync(path).toString('base64');
@@ -24,9 +25,10 @@ test('options that make no sense are usage errors, files that do not fit are nam
     [['--ladder', 'always', '--wbits', '5'], /--ladder/],
     [['--strip', join(out, 'm.safetensors')], /--strip/],
     [['--batch', '0'], /--batch 0/],
+    [['--from', model], [/--wbits/, /--from/]],
   ])
     refused(USAGE, patterns, ['distill', small, ...to, ...quick, ...options], out);
-  refused(FAILED, [/--from/, /another checkpoint/], ['distill', small, ...to, ...quick, '--from', model], out);
+  refused(FAILED, [/--from/, /another checkpoint/], ['distill', small, ...to, ...sampled, '--from', model], out);
   refused(FAILED, /is quantized/, ['distill', model, ...to, '--quiet'], out);
   writeFileSync(join(out, 'm.safetensors.distill'), 'something else');
   refused(FAILED, /m\.safetensors\.distill/, ['distill', small, ...to, ...quick, '--updates', '4'], out);
@@ -48,7 +50,7 @@ test('without training it is what quantize makes, and --from begins there', { sk
   assert.equal(plain.held_out.before, plain.held_out.after);
   const planes = file => file.subarray(8 + Number(file.readBigUInt64LE(0)));
   assert.deepEqual(planes(readFileSync(made)), planes(readFileSync(start)));
-  const trained = ok('distill', small, '-o', made, '--from', start, ...quick, '--updates', '8', '--json');
+  const trained = ok('distill', small, '-o', made, '--from', start, ...sampled, ...training, '--updates', '8', '--json');
   assert.equal(trained.updates, 8);
   assert.equal(trained.held_out.before, plain.held_out.before);
   assert.ok(trained.flipped > 0 && trained.checks.length > 2);

@@ -78,8 +78,8 @@ static bool parse(bb_distilling *j, const bb_command *c, int argc, char **argv, 
         {"--temperature", BB_OPTION_FLOAT, &o->temperature, "T", "of the relation's softmax", 0.001, 100, NULL},
         {"--loss", BB_OPTION_CHOICE, &o->normalize, "plain|step", "step (default): divided by the step's running mean",
          0, 0, NULL},
-        {"--mix-steps", BB_OPTION_CHOICE, &o->mix_steps, "no|yes", "every picture of a batch at its own step", 0, 0,
-         NULL},
+        {"--mix-steps", BB_OPTION_CHOICE, &o->mix_steps, "no|yes", "every picture of a batch at its own step (default "
+         "yes)", 0, 0, NULL},
         {"--rates", BB_OPTION_CHOICE, &j->rates, "lab|paper", "learning rates: lab (default) for minutes, paper those "
          "of the released code", 0, 0, NULL},
         {"--lr", BB_OPTION_FLOAT, &o->rate[BB_STUDENT_KIND_WEIGHTS], "X", "of weights, in gaps (default 1/60)", 0, 10,
@@ -122,13 +122,29 @@ static bool asks_for_list(int argc, char **argv)
     return false;
 }
 
-static int check(bb_distilling *j, const bb_command *c)
+/* The first option given that says how to quantize; NULL: none. */
+static const char *quantizing_option(int argc, char **argv)
+{
+    bb_quantizing q;
+    const bb_option options[] = {BB_QUANTIZING_OPTIONS(q)};
+    for (int i = 0; i < argc; i++)
+        for (size_t k = 0; k < BB_COUNT(options); k++) {
+            size_t n = strlen(options[k].name);
+            if (strncmp(argv[i], options[k].name, n) == 0 && (!argv[i][n] || argv[i][n] == '=')) return options[k].name;
+        }
+    return NULL;
+}
+
+static int check(bb_distilling *j, const bb_command *c, const char *quantizing)
 {
     bb_distill_options *o = &j->options;
     if (!j->out) return bb_cli_usage_error(c, "-o OUT is missing");
     if (!parse_seconds(j->budget, &o->budget))
         return bb_cli_usage_error(c, "--budget %s: not a time like 10m", j->budget);
     if (j->strip && strcmp(j->strip, j->out) == 0) return bb_cli_usage_error(c, "--strip and -o name the same file");
+    if (j->from && quantizing)
+        return bb_cli_usage_error(c, "%s: says how to quantize, and --from %s is quantized: leave one of them out",
+                                  quantizing, j->from);
     if (j->updates_given) o->train = o->updates > 0;
     int n = snprintf(j->state, sizeof j->state, "%s.distill", j->out);
     if (n < 0 || (size_t)n >= sizeof j->state) return bb_cli_usage_error(c, "-o: the path is too long");
@@ -159,7 +175,7 @@ static int run(const bb_command *c, int argc, char **argv)
     bb_error err = {0};
     if (asks_for_list(argc, argv)) return bb_method_print(), BB_EXIT_OK;
     if (!parse(&j, c, argc, argv, &path, &code) || !parse(&j, c, argc, argv, &path, &code)) return code;
-    if ((code = check(&j, c)) != BB_EXIT_OK) return code;
+    if ((code = check(&j, c, quantizing_option(argc, argv))) != BB_EXIT_OK) return code;
     bb_cli_join(j.command, sizeof j.command, c, argc, argv);
     bb_status status = bb_ranks_begin(&j.ranks, &err);
     if (j.ranks.rank != 0) j.quiet = true;

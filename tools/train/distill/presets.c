@@ -46,9 +46,9 @@ static const ingredient table[] = {
 
 void bb_distill_defaults(bb_distill_options *opt)
 {
-    *opt = (bb_distill_options){.rank = 32, .inside = 0.5f, .normalize = 1, .lambda = 0.3f, .anchors = 1024,
-                                .pixels = 1024, .slot = 1000, .push = 128, .trajectories = 192, .held_out = 8,
-                                .batch = 4, .budget = 600, .checks = 10, .patience = 8, .seed = 1};
+    *opt = (bb_distill_options){.rank = 32, .inside = 0.5f, .normalize = 1, .mix_steps = 1, .lambda = 0.3f,
+                                .anchors = 1024, .pixels = 1024, .slot = 1000, .push = 128, .trajectories = 192,
+                                .held_out = 8, .batch = 4, .budget = 600, .checks = 10, .patience = 8, .seed = 1};
     bb_rates_apply(BB_RATES_LAB, opt);
 }
 
