@@ -32,7 +32,7 @@ typedef struct bb_quantizing {
     {"--mixed", BB_OPTION_CHOICE, &(q).make.mixed, "never|kurtosis|gain", "one bit more and one bit less for up to "   \
      "half of a layer's outputs each, ranked so (default never)", 0, 0, &(q).mixed_given},                             \
     {"--compensation", BB_OPTION_FLOAT, &(q).make.compensation, "A", "rounding by output error on sampled inputs; A: " \
-     "weight of the nearest level (default 0.3; 0 = always the nearest)", 0, 100, NULL},                               \
+     "weight of the nearest level (quantize: 0.3; 0 = always the nearest)", 0, 100, NULL},                             \
     {"--images", BB_OPTION_U32, &(q).make.images, "N", "pictures drawn for calibration (default 16)", 1, 4096, NULL}
 
 /* BB_EXIT_OK, or the exit code after a usage error about options that do not go together has been printed. */
