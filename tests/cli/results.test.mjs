@@ -34,6 +34,21 @@ test('the rows of the comparison', () => {
   assert.equal(script('--images', 'many').status, 2);
 });
 
+test('a row whose recipe changed is to be made anew', () => {
+  const out = join(folder(), 'r.json'), list = (...args) =>
+    script('--list', '--only', 'rtn/w4a4', '--build', build, '--out', out, ...args).stdout.trim();
+  const { rows } = JSON.parse(readFileSync(join(repo, 'models/results.json'), 'utf8'));
+  const row = rows.find(({ method, bits }) => method === 'rtn' && bits === 'w4a4');
+  const write = changed => writeFileSync(out, JSON.stringify({ rows: [{ ...row, ...changed }] }));
+  write({});
+  assert.equal(list(), 'rtn/w4a4 (made)');
+  assert.equal(list('--budget', '20m'), 'rtn/w4a4');
+  write({ preset: row.preset.replace('--range minmax', '--range p2.4') });
+  assert.equal(list(), 'rtn/w4a4');
+  write({ teacher: '0123456789abcdef' });
+  assert.equal(list(), 'rtn/w4a4');
+});
+
 const skip = !existsSync(join(repo, 'models/fashion-classifier.safetensors'));
 
 test('a row is made once, and stands in the table', { skip }, () => {
