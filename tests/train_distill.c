@@ -42,6 +42,7 @@ static bool begin_run(bb_distill *d, const student_case *c, const bb_distill_opt
     if (!open_run(d, c, o)) return false;
     draw(d);
     bb_status status = bb_distill_begin(d, 1, &err);
+    while (status >= 0 && status != BB_DONE) status = bb_distill_try(d, &err);
     CHECK(status >= 0, "%s", err.text);
     return status >= 0;
 }
@@ -215,6 +216,25 @@ static features features_of(const bb_pack *p)
 }
 
 /* In the order of BB_METHOD_WORDS; at two bits, where ladders pay. */
+/* Trying the speed changes nothing, so that --updates with the number found repeats the run. */
+static void test_budget(const student_case *c)
+{
+    bb_distill tried, told;
+    bb_distill_options o = small_options(0);
+    o.relation = BB_RELATION_MTRD;
+    if (!begin_run(&tried, c, &o)) return;
+    CHECK(tried.updates && tried.updates % o.steps == 0, "%d updates", (int)tried.updates);
+    o.updates = tried.updates;
+    if (begin_run(&told, c, &o)) {
+        go_on(&tried, o.steps);
+        go_on(&told, o.steps);
+        CHECK(memcmp(bb_student_w(tried.student), bb_student_w(told.student), told.n * sizeof(float)) == 0,
+              "other weights after %d updates", (int)o.steps);
+        bb_distill_close(&told);
+    }
+    bb_distill_close(&tried);
+}
+
 static void test_presets(student_case *c)
 {
     static const struct { features file; bool train; uint32_t weights, relation; } says[] = {
@@ -258,6 +278,7 @@ int main(void)
     test_own_row(&c);
     test_relation_reaches(&c, BB_RELATION_TRD, BB_STUDENT_FULL);
     test_relation_reaches(&c, BB_RELATION_MTRD, BB_STUDENT_OOLRI_B);
+    test_budget(&c);
     test_presets(&c);
     close_case(&c);
     return check_done();

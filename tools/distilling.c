@@ -191,6 +191,24 @@ static bb_status draw_teacher(bb_distilling *j, bb_error *err)
     return BB_OK;
 }
 
+/* The first check, and how many updates there will be. */
+static bb_status begin(bb_distilling *j, bb_error *err)
+{
+    bb_distill *d = &j->distill;
+    bb_status status = BB_AGAIN;
+    BB_TRY(bb_distill_begin(d, j->options.budget - (bb_now() - j->begun), err));
+    if (talks(j) && !d->updates) fprintf(stderr, "measuring speed, to fill %s\n", j->budget);
+    while (status == BB_AGAIN) {
+        BB_TRY(interrupted(j, err));
+        BB_TRY(status = bb_distill_try(d, err));
+    }
+    if (talks(j) && !j->options.updates)
+        fprintf(stderr, "--budget %s: %llu updates; --updates %llu repeats them\n", j->budget,
+                (unsigned long long)d->updates, (unsigned long long)d->updates);
+    say_check(j);
+    return BB_OK;
+}
+
 static bb_status train(bb_distilling *j, bb_error *err)
 {
     bb_distill *d = &j->distill;
@@ -237,13 +255,7 @@ static bb_status distill(bb_distilling *j, bb_error *err)
     BB_TRY(open_distill(j, err));
     if (j->on_disk) BB_TRY(load(j, err));
     BB_TRY(draw_teacher(j, err));
-    if (!d->n_checks) {
-        BB_TRY(bb_distill_begin(d, j->options.budget - (bb_now() - j->begun), err));
-        if (talks(j) && !j->options.updates)
-            fprintf(stderr, "--budget %s: %llu updates; --updates %llu repeats them\n", j->budget,
-                    (unsigned long long)d->updates, (unsigned long long)d->updates);
-        say_check(j);
-    }
+    if (!d->n_checks) BB_TRY(begin(j, err));
     BB_TRY(train(j, err));
     j->flipped = bb_student_flipped(d->student);
     return bb_distill_result(d, j->command, &j->made_bytes, &j->made_size, err);

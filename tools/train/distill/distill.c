@@ -2,6 +2,7 @@
 
 #include "progress.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum { TOGETHER = 4 }; /* pictures that the teacher draws in one session */
@@ -141,33 +142,35 @@ static uint64_t rounds(const bb_distill *d, double updates)
     return (n ? n : 1) * steps;
 }
 
-/* Updates that fit into the seconds, from the time of a few of them and of a check; whole rounds of steps. */
-static bb_status plan_updates(bb_distill *d, double seconds, double check, bb_error *err)
+bb_status bb_distill_begin(bb_distill *d, double seconds, bb_error *err)
 {
-    enum { WARM = 2, MOST = 200 };
-    double begun = 0, spent = 0;
-    uint32_t done = 0;
-    for (uint32_t i = 0; i < WARM + MOST && (done < 4 || spent < 2); i++) {
-        if (i == WARM) begun = bb_now();
-        BB_TRY(bb_distill_step(d, 0, true, err));
-        if (i >= WARM) spent = bb_now() - begun, done++;
-        bb_ranks_copy(d->in.ranks, &spent, sizeof spent);
-    }
-    d->optim.step = 0;
-    memset(d->optim.m, 0, d->n * sizeof(float));
-    memset(d->optim.v, 0, d->n * sizeof(float));
-    d->updates = rounds(d, (seconds - spent - (d->opt.checks + 2) * check) / (spent / done));
-    bb_ranks_copy(d->in.ranks, &d->updates, sizeof d->updates);
+    BB_TRY(bb_distill_warm_up(d, err));
+    double begun = bb_now();
+    BB_TRY(bb_distill_check_now(d, err));
+    double check = bb_now() - begun;
+    d->trial = (bb_distill_trial){.check = check, .seconds = seconds - check};
+    bb_ranks_copy(d->in.ranks, &d->trial, sizeof d->trial); /* all stop trying at the same update */
     return BB_OK;
 }
 
-bb_status bb_distill_begin(bb_distill *d, double seconds, bb_error *err)
+bb_status bb_distill_try(bb_distill *d, bb_error *err)
 {
-    double begun = bb_now();
-    BB_TRY(bb_distill_warm_up(d, err));
-    BB_TRY(bb_distill_check_now(d, err));
-    double check = bb_now() - begun;
-    return d->updates ? BB_OK : plan_updates(d, seconds - check, check, err);
+    enum { WARM = 2, LEAST = 4 };
+    static const double SHARE = 1.0 / 30, SECONDS = 30; /* machines that others use change their speed by the second */
+    bb_distill_trial *t = &d->trial;
+    if (d->updates) return BB_DONE;
+    if (t->done == WARM) t->begun = bb_now();
+    BB_TRY(bb_distill_step(d, 0, true, err));
+    t->done++;
+    double spent = t->done > WARM ? bb_now() - t->begun : 0;
+    bb_ranks_copy(d->in.ranks, &spent, sizeof spent);
+    if (t->done < WARM + LEAST || spent < fmin(SECONDS, SHARE * t->seconds)) return BB_AGAIN;
+    d->optim.step = 0;
+    memset(d->optim.m, 0, d->n * sizeof(float));
+    memset(d->optim.v, 0, d->n * sizeof(float));
+    d->updates = rounds(d, (t->seconds - spent - (d->opt.checks + 2) * t->check) / (spent / (t->done - WARM)));
+    bb_ranks_copy(d->in.ranks, &d->updates, sizeof d->updates);
+    return BB_DONE;
 }
 
 static bool check_due(const bb_distill *d)

@@ -36,6 +36,13 @@ typedef struct bb_distill_check {
     double score; /* mean over the same steps as `error` of error/start's error: what is made small */
 } bb_distill_check;
 
+/* How fast updates are, before their number is known. */
+typedef struct bb_distill_trial {
+    double seconds, check; /* to fill; of a check */
+    double begun;          /* after the first ones */
+    uint32_t done;
+} bb_distill_trial;
+
 typedef struct bb_distill {
     bb_distill_options opt;
     bb_distill_setup in;
@@ -50,7 +57,7 @@ typedef struct bb_distill {
     uint32_t items, sample, out; /* of the tape: items; value ids */
     size_t network_bytes, student_bytes, teacher_bytes; /* memory */
     /* What a state keeps, beside w, moments and trajectories. */
-    uint64_t update, updates;    /* done; in all, 0 before _begin */
+    uint64_t update, updates;    /* done; in all, 0 while not known */
     uint32_t skipped;            /* updates in a row whose gradient was not finite */
     uint32_t drawn;              /* trajectories */
     double task_mean[64], relation_mean[64]; /* running mean of each step's losses, 0: none yet */
@@ -59,6 +66,7 @@ typedef struct bb_distill {
     float *best, *ema;           /* [n]; ema NULL without */
     bb_distill_check checks[BB_DISTILL_MOST_CHECKS]; uint32_t n_checks, best_check;
     bb_pixel_memory memory;      /* MTRD */
+    bb_distill_trial trial;
     /* Scratch. */
     float *guided;               /* [batch][out] */
     float *f, *f_before, *q_before; /* [items][feature], with a relation */
@@ -71,8 +79,10 @@ void bb_distill_close(bb_distill *d);
 
 /* The teacher draws some more pictures, d->drawn of d->teacher.total are there. BB_AGAIN, BB_DONE. */
 bb_status bb_distill_draw(bb_distill *d, bb_error *err);
-/* The first check; without opt.updates the speed is tried and `seconds` are filled with updates. */
+/* The first check. seconds: from here to the result, to be filled with updates; no matter with opt.updates. */
 bb_status bb_distill_begin(bb_distill *d, double seconds, bb_error *err);
+/* After _begin: an update that only measures speed. BB_AGAIN; BB_DONE once d->updates is known. */
+bb_status bb_distill_try(bb_distill *d, bb_error *err);
 /* One update, and a check where one is due (then *checked). BB_AGAIN; BB_DONE after the last one, or when checks have
  * stalled. */
 bb_status bb_distill_update(bb_distill *d, bool *checked, bb_error *err);
