@@ -215,7 +215,6 @@ static features features_of(const bb_pack *p)
     return f;
 }
 
-/* In the order of BB_METHOD_WORDS; at two bits, where ladders pay. */
 /* Trying the speed changes nothing, so that --updates with the number found repeats the run. */
 static void test_budget(const student_case *c)
 {
@@ -235,6 +234,7 @@ static void test_budget(const student_case *c)
     bb_distill_close(&tried);
 }
 
+/* In the order of BB_METHOD_WORDS; at two bits, where ladders pay. */
 static void test_presets(student_case *c)
 {
     static const struct { features file; bool train; uint32_t weights, relation; } says[] = {

@@ -144,11 +144,12 @@ static uint64_t rounds(const bb_distill *d, double updates)
 
 bb_status bb_distill_begin(bb_distill *d, double seconds, bb_error *err)
 {
-    BB_TRY(bb_distill_warm_up(d, err));
     double begun = bb_now();
+    BB_TRY(bb_distill_warm_up(d, err));
+    double warm = bb_now();
     BB_TRY(bb_distill_check_now(d, err));
-    double check = bb_now() - begun;
-    d->trial = (bb_distill_trial){.check = check, .seconds = seconds - check};
+    double now = bb_now();
+    d->trial = (bb_distill_trial){.check = now - warm, .seconds = seconds - (now - begun)};
     bb_ranks_copy(d->in.ranks, &d->trial, sizeof d->trial); /* all stop trying at the same update */
     return BB_OK;
 }
