@@ -36,6 +36,7 @@ typedef struct bb_student_matrix {
     float *latent;           /* [k][n] what becomes levels: base + A·B, base, or NULL: in w */
     int8_t *code, *start;    /* [k][n] levels now, and in the packed model */
     float mean_gap;          /* between levels, times Δ at the start */
+    float pace;              /* of the rates of A and B, so that A·B moves as fast from every start; else 1 */
 } bb_student_matrix;
 
 /* An op of the graph with a quantized weight, at a tape's sizes. */

@@ -206,6 +206,7 @@ bb_status bb_student_matrix_start(bb_student *s, bb_student_matrix *m, bb_error 
     for (uint32_t n = 0; n < m->n; n++) unpack(m, n);
     for (uint32_t n = 0; n < m->n; n++) s->w[m->scale_at + n] = 1;
     memcpy(m->code, m->start, weights);
+    m->pace = 1;
     if (s->opt.weights == BB_STUDENT_FROZEN) return BB_OK;
     float *smoothed = s->level; /* free for the moment */
     smoothed_weights(s, m, smoothed);

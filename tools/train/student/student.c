@@ -188,7 +188,7 @@ uint32_t bb_student_groups(const bb_student *s, const float factor[BB_STUDENT_KI
     for (uint32_t i = 0; i < s->pack->n_layers; i++) {
         const bb_student_matrix *m = &s->matrices[i];
         const size_t end = m->rank ? m->b_at + (size_t)m->rank * m->n : m->b_at;
-        add_group(&l, m->at, end - m->at, factor[BB_STUDENT_KIND_WEIGHTS] * m->mean_gap);
+        add_group(&l, m->at, end - m->at, factor[BB_STUDENT_KIND_WEIGHTS] * m->mean_gap * m->pace);
         if (s->opt.train_scales) add_group(&l, m->scale_at, m->n, factor[BB_STUDENT_KIND_SCALES]);
     }
     for (uint32_t i = 0; i < s->pack->n_quantizers && s->opt.train_activations; i++) {
