@@ -1,8 +1,8 @@
 /** tools/reproduce-results: its rows, what it appends and skips, and the table of it. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { folder, repo } from './tool.mjs';
 
@@ -77,4 +77,40 @@ test('a row is made once, and stands in the table', { skip }, () => {
   const bad = script('--table', '--out', join(at, 'bad.json'));
   assert.equal(bad.status, 1);
   assert.match(bad.stderr, /bad\.json/);
+});
+
+test('rows are compared by the resamples kept beside the results', { skip }, () => {
+  const out = join(folder(), 'r.json'), intervals = { distance_teacher: 2, distance: 5, eps: 1, psnr: 20, accuracy: 0.5 };
+  const args = ['--only', 'shipped/w8a8', '--images', '4', '--real', idx(), '--build', build, '--out', out];
+  const keys = Object.keys(intervals), resamples = join(dirname(out), 'resamples');
+  // Five resamples each: mse is 1 lower in all, but for `distance`, where the difference is 1 ± 2.
+  const words = of => Buffer.from(Uint16Array.from(of).buffer).toString('base64');
+  const keep = (method, lower, last) => writeFileSync(join(resamples, `${method}-w4a4-4.json`), JSON.stringify(
+    Object.fromEntries(keys.map(key => [key, [intervals[key] - lower, 0, 0.5,
+      words(key === 'distance' ? last : [7, 8, 9, 10, 11].map(x => x - 2 * lower))]]))));
+  const row = (method, lower) => ({ method, bits: 'w4a4', images: 4, intervals:
+    Object.fromEntries(keys.map(key => [key, [intervals[key] - lower]])) });
+  const compared = () => JSON.parse(readFileSync(out, 'utf8')).rows.find(({ method }) => method === 'mse');
+  const run = rows => {
+    writeFileSync(out, JSON.stringify({ rows }));
+    const { status, stderr } = script(...args);
+    assert.equal(status, 0, stderr);
+  };
+  mkdirSync(resamples);
+  keep('rtn', 0, [10, 10, 10, 10, 10]);
+  keep('mse', 1, [4, 6, 8, 10, 12]);
+  run([row('rtn', 0), row('mse', 1)]);
+  assert.equal(compared().versus.method, 'rtn');
+  assert.deepEqual(compared().versus.psnr, [-1, -1, -1]);
+  assert.deepEqual(compared().versus.distance, [-1, -2.9, 0.9]);
+  assert.deepEqual(compared().order, { distance_teacher: 'better', distance: 'tie', eps: 'better', psnr: 'worse',
+    accuracy: 'worse' });
+  const kept = JSON.parse(readFileSync(join(resamples, 'shipped-w8a8-4.json'), 'utf8'));
+  const made = JSON.parse(readFileSync(out, 'utf8')).rows.find(({ method }) => method === 'shipped');
+  assert.equal(Number(kept.psnr[0].toPrecision(6)), made.psnr);
+  const bytes = Buffer.from(kept.psnr[3], 'base64'), draws = new Uint16Array(new Uint8Array(bytes).buffer);
+  const at = draws.map(x => x).sort()[25] * kept.psnr[2] + kept.psnr[1];
+  assert.ok(Math.abs(at - made.intervals.psnr[1]) < 0.5, `${at} is not the low end ${made.intervals.psnr[1]}`);
+  run([row('rtn', 0), row('mse', 2)]); // the resamples are of another model than the row
+  assert.equal(compared().versus, undefined);
 });
