@@ -275,6 +275,49 @@ static void test_factor_starts(const student_case *c)
 
 /* ---- rates ---- */
 
+/* How far the product of factors moves in its first update, root mean square, by the rates that the groups have: signs
+ * of the gradients taken as independent. */
+static double product_speed(const bb_student *s, const bb_student_matrix *m, const bb_optim_group *groups, uint32_t n)
+{
+    double a = 0, b = 0, rate = 0;
+    for (size_t i = 0; i < (size_t)m->k * m->rank; i++) a += pow((double)s->w[m->at + i], 2) / m->k;
+    for (size_t i = 0; i < (size_t)m->rank * m->n; i++) b += pow((double)s->w[m->b_at + i], 2) / m->n;
+    for (uint32_t i = 0; i < n; i++)
+        if (groups[i].first == m->at) rate = (double)groups[i].rate;
+    return rate * sqrt(a + b);
+}
+
+/* From every start the product moves as fast as from a random A in ±1/√k (a² = 1/3k) and B = 0; slower only where
+ * the factors are so small that they would have to be hurried. */
+static void test_pace(const student_case *c)
+{
+    const float factor[BB_STUDENT_KINDS] = {1.0f / 60, 0, 0, 0, 0};
+    for (uint32_t kind = BB_STUDENT_LORA_ZERO; kind <= BB_STUDENT_OOLRI_B; kind++) {
+        bb_student_options opt = train_all;
+        opt.weights = kind;
+        bb_student *s = new_student(c, opt);
+        if (!s) return;
+        const uint32_t n = bb_student_groups(s, factor, NULL);
+        bb_optim_group *groups = calloc(n, sizeof *groups);
+        uint32_t slowed = 0;
+        bb_student_groups(s, factor, groups);
+        for (uint32_t i = 0; i < s->pack->n_layers; i++) {
+            const bb_student_matrix *m = &s->matrices[i];
+            const double want = m->mean_gap / 60 * sqrt(m->rank / (3.0 * m->k)), got = product_speed(s, m, groups, n);
+            /* The square of a uniform number strays by √(4/5) of its mean: 4 standard deviations of k·rank of them, and
+             * the root halves that. Else f32. */
+            const double stray = 2 * sqrt(0.8 / m->k / m->rank);
+            if (kind == BB_STUDENT_LORA_ZERO) CHECK(fabs(got / want - 1) < stray, "layer %u: %g", i, got / want);
+            else if (m->pace < 1) CHECK(fabs(got / want - 1) < 1e-5, "layer %u: %g", i, got / want);
+            else CHECK(m->pace == 1 && got <= want * 1.00001, "layer %u: %g", i, got / want);
+            slowed += m->pace < 1;
+        }
+        CHECK((slowed > 0) == (kind != BB_STUDENT_LORA_ZERO), "%s, kind %u: %u layers slowed", c->name, kind, slowed);
+        free(groups);
+        bb_student_free(s);
+    }
+}
+
 static void test_groups(const student_case *c)
 {
     const float factor[BB_STUDENT_KINDS] = {1.0f / 60, 1e-3f, 1e-2f, 0.04f, 1e-3f};
@@ -331,6 +374,7 @@ int main(void)
             test_write(cases[i], i == 0); /* the random planes of the tiny model have bits in their padding */
             test_write_changed(cases[i]);
             test_factor_starts(cases[i]);
+            test_pace(cases[i]);
             test_groups(cases[i]);
             test_refused(cases[i]);
         }
