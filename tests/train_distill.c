@@ -238,7 +238,7 @@ static void test_budget(const student_case *c)
 static void test_presets(student_case *c)
 {
     static const struct { features file; bool train; uint32_t weights, relation; } says[] = {
-        {{true, true, false, true}, true, BB_STUDENT_LORA_ZERO, BB_RELATION_NONE},
+        {{true, true, false, true}, true, BB_STUDENT_OOLRI_B, BB_RELATION_NONE},
         {{false, false, false, false}, false, BB_STUDENT_FROZEN, BB_RELATION_NONE},
         {{true, false, false, false}, false, BB_STUDENT_FROZEN, BB_RELATION_NONE},
         {{true, false, false, false}, true, BB_STUDENT_LORA_ZERO, BB_RELATION_NONE},

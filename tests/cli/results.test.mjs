@@ -80,7 +80,8 @@ test('a row is made once, and stands in the table', { skip }, () => {
 });
 
 test('rows are compared by the resamples kept beside the results', { skip }, () => {
-  const out = join(folder(), 'r.json'), intervals = { distance_teacher: 2, distance: 5, eps: 1, psnr: 20, accuracy: 0.5 };
+  const out = join(folder(), 'r.json');
+  const intervals = { distance_teacher: 2, distance: 5, eps: 1, psnr: 20, accuracy: 0.5 };
   const args = ['--only', 'shipped/w8a8', '--images', '4', '--real', idx(), '--build', build, '--out', out];
   const keys = Object.keys(intervals), resamples = join(dirname(out), 'resamples');
   // Five resamples each: mse is 1 lower in all, but for `distance`, where the difference is 1 ± 2.

@@ -47,8 +47,9 @@ bb_status bb_student_new(bb_student **out, const bb_student_options *opt, bb_err
 void bb_student_free(bb_student *s);
 
 /* Everything trainable in one flat array. Δ and δ lie in it as factors of what they were at the start, so that one rate
- * suits all. groups: rates relative to lr: latent weights, A and B: the layer's mean level gap; Δ, δ: themselves; z: 1
- * code; float tensors: their root mean square. factor[kind] multiplies a kind's rate; 0: the kind is not trained. */
+ * suits all. groups: rates relative to lr: latent weights, A and B: the layer's mean level gap (A and B of OOLRI at a
+ * pace at which A·B moves as fast as from LoRA's start); Δ, δ: themselves; z: 1 code; float tensors: their root mean
+ * square. factor[kind] multiplies a kind's rate; 0: the kind is not trained. */
 enum { BB_STUDENT_KIND_WEIGHTS, BB_STUDENT_KIND_SCALES, BB_STUDENT_KIND_STEPS, BB_STUDENT_KIND_ZEROS,
        BB_STUDENT_KIND_FLOATS, BB_STUDENT_KINDS };
 size_t bb_student_size(const bb_student *s);
