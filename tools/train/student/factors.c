@@ -30,7 +30,7 @@ static double mean_square(const float *x, size_t n)
 
 /* AdamW moves every element of A and B by the rate, whatever its size, and so an element of A·B by about
  * rate·√(rank·(a² + b²)), a² and b² the mean squares. From the SVD of an error that is several times as fast as from a
- * random A and B = 0 (at two bits 3 to 17 times in the teacher's layers), and pictures suffered: rates are made to
+ * random A and B = 0 (at two bits up to 17 times, in the teacher), and pictures suffered: rates are made to
  * fit. */
 static float pace_of(const bb_student *s, const bb_student_matrix *m)
 {
