@@ -112,6 +112,13 @@ test('rows are compared by the resamples kept beside the results', { skip }, () 
   const bytes = Buffer.from(kept.psnr[3], 'base64'), draws = new Uint16Array(new Uint8Array(bytes).buffer);
   const at = draws.map(x => x).sort()[25] * kept.psnr[2] + kept.psnr[1];
   assert.ok(Math.abs(at - made.intervals.psnr[1]) < 0.5, `${at} is not the low end ${made.intervals.psnr[1]}`);
+  const { versus, order } = compared();
   run([row('rtn', 0), row('mse', 2)]); // the resamples are of another model than the row
   assert.equal(compared().versus, undefined);
+  writeFileSync(join(resamples, 'rtn-w4a4-4.json'), '{}');
+  run([row('rtn', 0), { ...row('mse', 1), versus, order }]); // said when there were resamples, and still so
+  assert.deepEqual(compared().versus, versus);
+  run([row('rtn', 0.5), { ...row('mse', 1), versus, order }]); // rtn was made anew
+  assert.equal(compared().versus, undefined);
+  assert.equal(compared().order, undefined);
 });

@@ -21,21 +21,14 @@ static void random_start(bb_student *s, bb_student_matrix *m)
         a[i] = (float)((2 * bb_uniform(s->opt.seed, STREAM + m->slot, i) - 1) * bound);
 }
 
-static double mean_square(const float *x, size_t n)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
-    return sum / (double)n;
-}
-
 /* AdamW moves every element of A and B by the rate, whatever its size, and so an element of A·B by about
  * rate·√(rank·(a² + b²)), a² and b² the mean squares. From the SVD of an error that is several times as fast as from a
  * random A and B = 0 (at two bits up to 17 times, in the teacher), and pictures suffered: rates are made to
  * fit. */
 static float pace_of(const bb_student *s, const bb_student_matrix *m)
 {
-    const double now = mean_square(s->w + m->at, (size_t)m->k * m->rank) +
-                       mean_square(s->w + m->b_at, (size_t)m->rank * m->n);
+    const double now = bb_student_mean_square(s->w + m->at, (size_t)m->k * m->rank) +
+                       bb_student_mean_square(s->w + m->b_at, (size_t)m->rank * m->n);
     const double random = 1.0 / 3 / m->k; /* of random_start */
     return now > random ? (float)bb_sqrt(random / now) : 1;
 }

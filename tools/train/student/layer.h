@@ -96,8 +96,10 @@ bb_status bb_student_factors_start(bb_student *s, bb_student_matrix *m, float *s
 void bb_student_factors_add(const bb_student *s, bb_student_matrix *m);  /* latent = base + A·B */
 void bb_student_factors_grad(bb_student *s, bb_student_matrix *m, const float *dw);
 
-/* student.c: floats of a row of a slot that is not quantized: what the file pads. */
-size_t bb_student_float_row(const bb_student *s, uint32_t slot);
+/* student.c */
+size_t bb_student_float_row(const bb_student *s, uint32_t slot); /* floats of a row that is not quantized: what the
+                                                                    file pads */
+double bb_student_mean_square(const float *x, size_t n);
 
 /* bind.c */
 void bb_student_unbind(bb_student *s);

@@ -168,14 +168,16 @@ static void add_group(group_list *l, size_t first, size_t count, float rate)
     l->n++;
 }
 
-static float float_rate(const bb_student *s, uint32_t slot)
+double bb_student_mean_square(const float *x, size_t n)
 {
     double sum = 0;
-    for (size_t i = 0; i < s->params.count[slot]; i++) {
-        const double x = (double)s->w[s->params.at[slot] + i];
-        sum += x * x;
-    }
-    const double rms = bb_sqrt(sum / (double)s->params.count[slot]);
+    for (size_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+    return sum / (double)n;
+}
+
+static float float_rate(const bb_student *s, uint32_t slot)
+{
+    const double rms = bb_sqrt(bb_student_mean_square(s->w + s->params.at[slot], s->params.count[slot]));
     return (float)(rms > LEAST_RMS ? rms : LEAST_RMS);
 }
 
