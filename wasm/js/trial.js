@@ -1,9 +1,10 @@
 /** Which of a module's dot ways are fast on this machine: timed while the model is on its way. */
 import { macrotask } from './task.js';
 
-const BATCH_MS = 0.95; // of the clock, more than that: pages' clocks may go in steps of 0.1 ms, or of a whole one
-const ROUNDS = 8; // of a call: some 0.01 to 0.03 ms
-const MOST_CALLS = 512; // some milliseconds, where the clock goes in larger steps
+const BATCH_MS = 0.95; // of the clock, more than that: pages' clocks may go in steps of 0.1 ms
+const BATCH_TICKS = 3.5; // more than that, too: Firefox's goes in steps of 1 ms, and up to one late
+const ROUNDS = 8; // of a call: some 0.003 to 0.03 ms
+const MOST_CALLS = 4096; // 12 ms at least
 const CYCLES = 4; // at least: the first ones run the code of the engine's quick compiler
 const AGREE = 1.1;
 
@@ -26,8 +27,9 @@ function runPast(x, way, from, ms) {
  * @param {any} x @param {number} way
  */
 function batch(x, way) {
-  const start = runPast(x, way, performance.now(), 0);
-  const end = start && runPast(x, way, start.now, BATCH_MS);
+  const begun = performance.now();
+  const start = runPast(x, way, begun, 0);
+  const end = start && runPast(x, way, start.now, Math.max(BATCH_MS, BATCH_TICKS * (start.now - begun)));
   return end && ((end.now - start.now) * 1e6) / end.done;
 }
 
