@@ -18,6 +18,10 @@ static const uint8_t *teacher_blob(const bb_distilling *j)
     return j->host.imported ? j->host.imported : j->host.file.data;
 }
 
+/* What updates do with the same options: one more wherever that changes, so that no state of an older tool goes on here.
+ * 2: the rates of OOLRI's factors are divided by their pace. */
+enum { COURSE = 2 };
+
 /* All that the result depends on, but the number of threads. */
 static bb_status make_digest(bb_distilling *j, bb_error *err)
 {
@@ -31,9 +35,9 @@ static bb_status make_digest(bb_distilling *j, bb_error *err)
         bb_sha256(f.data, f.size, from);
         bb_file_close(&f);
     }
-    size_t n = (size_t)snprintf(text, sizeof text, "%s %s %u; %u %u %u %u %u %u %u %u %a %a %u %llu; ", model, from,
-                                j->ranks.count, m->wbits, m->abits, m->layers, m->range, m->ladder, m->mixed, m->tables,
-                                m->refit, (double)m->smoothing, (double)m->compensation, m->images,
+    size_t n = (size_t)snprintf(text, sizeof text, "%u %s %s %u; %u %u %u %u %u %u %u %u %a %a %u %llu; ", COURSE,
+                                model, from, j->ranks.count, m->wbits, m->abits, m->layers, m->range, m->ladder,
+                                m->mixed, m->tables, m->refit, (double)m->smoothing, (double)m->compensation, m->images,
                                 (unsigned long long)m->seed);
     n += (size_t)snprintf(text + n, sizeof text - n, "%u %u %a %u %u %u %a %u %u %u %u %a ", o->weights, o->rank,
                           (double)o->inside, o->relation, o->normalize, o->mix_steps, (double)o->lambda, o->anchors,
