@@ -238,12 +238,11 @@ static void test_budget(const student_case *c)
 static void test_presets(student_case *c)
 {
     static const struct { features file; bool train; uint32_t weights, relation; } says[] = {
-        {{true, true, false, true}, true, BB_STUDENT_OOLRI_B, BB_RELATION_NONE},
+        {{true, true, true, true}, true, BB_STUDENT_OOLRI_B, BB_RELATION_MTRD},
         {{false, false, false, false}, false, BB_STUDENT_FROZEN, BB_RELATION_NONE},
         {{true, false, false, false}, false, BB_STUDENT_FROZEN, BB_RELATION_NONE},
         {{true, false, false, false}, true, BB_STUDENT_LORA_ZERO, BB_RELATION_NONE},
         {{true, true, true, false}, true, BB_STUDENT_LORA_ZERO, BB_RELATION_TRD},
-        {{true, true, true, true}, true, BB_STUDENT_OOLRI_B, BB_RELATION_MTRD},
     };
     for (uint32_t method = 0; method < BB_COUNT(says); method++) {
         bb_make_options make;
@@ -270,6 +269,7 @@ int main(void)
     if (!open_made(&c)) return check_done();
     test_learns(&c);
     bb_distill_options plain = small_options(12), rich = small_options(12);
+    plain.relation = BB_RELATION_NONE;
     rich.relation = BB_RELATION_MTRD, rich.weights = BB_STUDENT_OOLRI_B, rich.rank = 4, rich.ema = 0.9f;
     rich.mix_steps = 0, rich.rate[BB_STUDENT_KIND_FLOATS] = 1e-3f;
     test_resumes(&c, plain, 5, "plain");

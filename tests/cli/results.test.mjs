@@ -26,7 +26,7 @@ test('the rows of the comparison', () => {
   assert.equal(status, 0);
   const names = stdout.trim().split('\n');
   for (const bits of ['w4a4', 'w3a6', 'w2a4'])
-    for (const method of ['rtn', 'mse', 'efficientdm', 'mpq-dm', 'mpq-dm-v2', 'best'])
+    for (const method of ['rtn', 'mse', 'efficientdm', 'mpq-dm', 'mpq-dm-v2'])
       assert.ok(names.includes(`${method}/${bits}`));
   assert.equal(names.filter(name => /-no-/.test(name)).length, 8);
   assert.equal(new Set(names).size, names.length);

@@ -54,7 +54,7 @@ static bool parse(bb_distilling *j, const bb_command *c, int argc, char **argv, 
         {"-o", BB_OPTION_STRING, &j->out, "OUT", "file to write; after a break OUT.distill helps the same command to "
          "go on", 0, 0, NULL},
         {"--method", BB_OPTION_CHOICE, &j->method, BB_METHOD_WORDS "|list", "what the other options are by default "
-         "(default best); list prints it", 0, 0, NULL},
+         "(default mpq-dm-v2); list prints it", 0, 0, NULL},
         BB_QUANTIZING_OPTIONS(j->quantizing),
         {"--from", BB_OPTION_STRING, &j->from, "PACKED", "begin with what quantize made of the checkpoint", 0, 0, NULL},
         {"--budget", BB_OPTION_STRING, &j->budget, "TIME", "for all after quantization: 90s, 10m (default), 2h", 0, 0,

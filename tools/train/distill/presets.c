@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BEST, RTN, MSE, EFFICIENTDM, MPQ_DM, MPQ_DM_V2, METHODS };
-static const char *const names[METHODS] = {"best", "rtn", "mse", "efficientdm", "mpq-dm", "mpq-dm-v2"};
+enum { MPQ_DM_V2, RTN, MSE, EFFICIENTDM, MPQ_DM, METHODS };
+static const char *const names[METHODS] = {"mpq-dm-v2", "rtn", "mse", "efficientdm", "mpq-dm"};
 
 typedef enum place { MAKE, DISTILL } place; /* the struct that an ingredient is an option of */
 
@@ -20,26 +20,25 @@ typedef struct ingredient {
 #define M(field) MAKE, offsetof(bb_make_options, field)
 #define D(field) DISTILL, offsetof(bb_distill_options, field)
 static const ingredient table[] = {
-    /*                                                                            best rtn mse eff mpq v2 */
+    /*                                                                            v2 rtn mse eff mpq */
     {"--range", "EfficientDM: scale initialisation, max and p = 2.4", "mse|p2.4|minmax", false, M(range),
-     {BB_RANGE_P24, BB_RANGE_MINMAX, BB_RANGE_P24, BB_RANGE_P24, BB_RANGE_P24, BB_RANGE_P24}},
-    {"--refit", "least squares on levels (measured here)", NULL, false, M(refit), {25, 0, 0, 0, 0, 25}},
+     {BB_RANGE_P24, BB_RANGE_MINMAX, BB_RANGE_P24, BB_RANGE_P24, BB_RANGE_P24}},
+    {"--refit", "least squares on levels (measured here)", NULL, false, M(refit), {25, 0, 0, 0, 0}},
     {"--compensation", "rounding by output error (GPTQ's, measured here)", NULL, true, M(compensation),
-     {0, 0, 0, 0, 0, 0}},
-    {"--smoothing", "MPQ-DM: pre-scaling, exponent 1/2", NULL, true, M(smoothing), {0.5f, 0, 0, 0, 0.5f, 0.5f}},
+     {0, 0, 0, 0, 0}},
+    {"--smoothing", "MPQ-DM: pre-scaling, exponent 1/2", NULL, true, M(smoothing), {0.5f, 0, 0, 0, 0.5f}},
     {"--tables", "EfficientDM: TALSQ, one range a step", "step|static", false, M(tables),
-     {BB_TABLES_STEP, BB_TABLES_STATIC, BB_TABLES_STEP, BB_TABLES_STEP, BB_TABLES_STEP, BB_TABLES_STEP}},
+     {BB_TABLES_STEP, BB_TABLES_STATIC, BB_TABLES_STEP, BB_TABLES_STEP, BB_TABLES_STEP}},
     {"--mixed", "MPQ-DM: OMQ, widths by kurtosis", "never|kurtosis|gain", false, M(mixed),
-     {BB_MIXED_NEVER, BB_MIXED_NEVER, BB_MIXED_NEVER, BB_MIXED_NEVER, BB_MIXED_KURTOSIS, BB_MIXED_KURTOSIS}},
+     {BB_MIXED_KURTOSIS, BB_MIXED_NEVER, BB_MIXED_NEVER, BB_MIXED_NEVER, BB_MIXED_KURTOSIS}},
     {"--ladder", "MPQ-DMv2: FZ-RMQ, residual planes", "never|best|always", false, M(ladder),
-     {BB_LADDER_BEST, BB_LADDER_NEVER, BB_LADDER_NEVER, BB_LADDER_NEVER, BB_LADDER_NEVER, BB_LADDER_BEST}},
-    {"training", "EfficientDM: data-free distillation", "no|yes", false, D(train), {1, 0, 0, 1, 1, 1}},
+     {BB_LADDER_BEST, BB_LADDER_NEVER, BB_LADDER_NEVER, BB_LADDER_NEVER, BB_LADDER_NEVER}},
+    {"training", "EfficientDM: data-free distillation", "no|yes", false, D(train), {1, 0, 0, 1, 1}},
     {"--weights", "EfficientDM: QALoRA; MPQ-DMv2: OOLRI; full: QAT", BB_WEIGHTS_WORDS, false, D(weights),
-     {BB_STUDENT_OOLRI_B, BB_STUDENT_FROZEN, BB_STUDENT_FROZEN, BB_STUDENT_LORA_ZERO, BB_STUDENT_LORA_ZERO,
-      BB_STUDENT_OOLRI_B}},
+     {BB_STUDENT_OOLRI_B, BB_STUDENT_FROZEN, BB_STUDENT_FROZEN, BB_STUDENT_LORA_ZERO, BB_STUDENT_LORA_ZERO}},
     {"--relation", "MPQ-DM: TRD; MPQ-DMv2: MTRD", BB_RELATION_WORDS, false, D(relation),
-     {BB_RELATION_NONE, BB_RELATION_NONE, BB_RELATION_NONE, BB_RELATION_NONE, BB_RELATION_TRD, BB_RELATION_MTRD}},
-    {"--temperature", "MPQ-DM: 1; MPQ-DMv2 (RDD): 0.1", NULL, true, D(temperature), {0.1f, 1, 1, 1, 1, 0.1f}},
+     {BB_RELATION_MTRD, BB_RELATION_NONE, BB_RELATION_NONE, BB_RELATION_NONE, BB_RELATION_TRD}},
+    {"--temperature", "MPQ-DM: 1; MPQ-DMv2 (RDD): 0.1", NULL, true, D(temperature), {0.1f, 1, 1, 1, 1}},
 };
 #undef M
 #undef D
@@ -82,7 +81,7 @@ static void print_value(const ingredient *g, uint32_t method)
 
 void bb_method_print(void)
 {
-    static const uint32_t order[METHODS] = {RTN, MSE, EFFICIENTDM, MPQ_DM, MPQ_DM_V2, BEST};
+    static const uint32_t order[METHODS] = {RTN, MSE, EFFICIENTDM, MPQ_DM, MPQ_DM_V2};
     printf("%-15s", "");
     for (uint32_t i = 0; i < METHODS; i++) printf("  %-11s", names[order[i]]);
     printf("  source\n");

@@ -1,5 +1,5 @@
-/* The methods by name, from rounding to the nearest level up to MPQ-DMv2 and the combination that measured best: a
- * table with a row per ingredient. A method only sets the options; every option given beside it wins. */
+/* The methods by name, from rounding to the nearest level up to MPQ-DMv2, the default: a table with a row per
+ * ingredient. A method only sets the options; every option given beside it wins. */
 #ifndef BB_TRAIN_DISTILL_PRESETS_H
 #define BB_TRAIN_DISTILL_PRESETS_H
 
@@ -35,7 +35,7 @@ typedef struct bb_distill_options {
     uint64_t seed;
 } bb_distill_options;
 
-#define BB_METHOD_WORDS "best|rtn|mse|efficientdm|mpq-dm|mpq-dm-v2"
+#define BB_METHOD_WORDS "mpq-dm-v2|rtn|mse|efficientdm|mpq-dm" /* the default first */
 #define BB_WEIGHTS_WORDS "full|lora|oolri-a|oolri-b|frozen"
 #define BB_RELATION_WORDS "none|trd|mtrd"
 
